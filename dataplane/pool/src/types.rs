@@ -1,0 +1,129 @@
+//! Ids, entries of the root, and errors: what the root side and the shard side of the pool both speak.
+
+use basalt_bdev::BdevError;
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$m:meta])* $n:ident, $t:ty) => {
+        $(#[$m])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $n(pub $t);
+        impl std::fmt::Display for $n {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+id!(/** Index of a drive within its pool; never reused. */ DriveIndex, u16);
+id!(/** A segment; never reused. */ SegmentId, u64);
+id!(/** A shard, unique in the pool; never reused. */ ShardId, u32);
+id!(/** A journal chunk; a reused place gets a new id. */ ChunkId, u64);
+id!(/** Ownership generation of a shard, minted in the root log only. */ Epoch, u64);
+id!(/** Log sequence number of a shard: counts journal records, starts at 1, never restarts. */ Lsn, u64);
+
+/// 16-byte UUID of a pool or drive (random, version 4), printed in the usual form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Uuid(pub [u8; 16]);
+
+/// k data and m parity units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Scheme {
+    pub k: u8,
+    pub m: u8,
+}
+
+/// Which stock a segment comes from: metadata may use the reserve that data may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Class {
+    Data,
+    Meta,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SegmentState {
+    /// Granted to its shard, which may append.
+    Open,
+    /// No stripe will ever be added.
+    Sealed,
+}
+
+/// One allocation unit: slice `au` of drive `drive`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AuRef {
+    pub drive: DriveIndex,
+    pub au: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentEntry {
+    pub id: SegmentId,
+    pub shard: ShardId,
+    /// Epoch of the owner it was granted to; a later owner never appends.
+    pub epoch: Epoch,
+    pub scheme: Scheme,
+    pub class: Class,
+    pub state: SegmentState,
+    /// Erasure code (1: Reed-Solomon, Cauchy, GF(2^8) poly 0x11d).
+    pub code: u8,
+    /// Encryption key; 0: none.
+    pub key_id: u32,
+    /// Column c's unit; columns 0..k data, k..k+m parity. Distinct drives.
+    pub members: Vec<AuRef>,
+}
+
+/// A journal chunk granted to a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkEntry {
+    pub id: ChunkId,
+    pub shard: ShardId,
+    /// Mirrors: (drive, slot in that drive's journal area). Distinct drives.
+    pub members: Vec<(DriveIndex, u32)>,
+}
+
+/// Sizes that are the same on all drives of a pool, fixed at creation and written in every label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Geometry {
+    /// Multiple of [`ROW_BYTES`].
+    pub au_bytes: u64,
+    pub chunk_bytes: u64,
+}
+
+/// 511 data blocks and their checksum block.
+pub const ROW_BYTES: u64 = 2 << 20;
+pub const ROW_DATA_BLOCKS: u64 = 511;
+
+/// Address of a block inside a segment: column and block within the unit (checksum blocks counted, so it is the physical
+/// block of the AU). Blocks at the same `block` of all columns form one codeword. A run of blocks from here stays in the
+/// column and never crosses a checksum block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlockAddr {
+    pub segment: SegmentId,
+    pub column: u8,
+    pub block: u32,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PoolError {
+    #[error("the pool is full: {0}")]
+    NoSpace(String),
+    /// More units or copies are gone than the scheme can make up for.
+    #[error("data lost: {0}")]
+    DataLost(String),
+    /// Damage that checksums found and redundancy could not repair.
+    #[error("corruption: {0}")]
+    Corrupt(String),
+    /// This owner's epoch has been superseded.
+    #[error("shard {shard}: epoch {ours} is fenced, the owner is at epoch {theirs}")]
+    Fenced { shard: ShardId, ours: Epoch, theirs: Epoch },
+    /// Writes have stopped (too few drives for the promise, host disk full, ...).
+    #[error("writes are stopped: {0}")]
+    Stopped(String),
+    /// The request itself cannot be granted; the text names the cause and the next step.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Bdev(#[from] BdevError),
+}
+pub type Result<T> = std::result::Result<T, PoolError>;

@@ -1,0 +1,2 @@
+//! The file system.
+pub mod vfs;
