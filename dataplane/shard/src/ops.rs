@@ -1,0 +1,1 @@
+//! Names, attributes, opens, locks, and operations across shards.
