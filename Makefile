@@ -1,0 +1,68 @@
+# Two commands do all their own set-up on a fresh Debian 12 or 13 with Rust 1.95 or newer:
+#   make run    a cluster of one, with a demonstration by a real kernel client where there is none
+#   make test   everything that CI checks (docs/testing.md)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
+# Link with mold where it is there: half the time of a rebuild on two cores is linking.
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= $(shell command -v mold >/dev/null && echo "-C link-arg=-fuse-ld=mold")
+
+.PHONY: help run build test lint unit sim system bench test-all soak fuzz audit setup-run setup-test clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## a cluster of one, until Ctrl-C
+	@tests/setup run
+	$(CARGO) build --release --quiet -p basalt-daemon -p basalt-cli -p basalt-system-tests
+	@tests/run $(BIN)
+
+build: ## all programs, release profile
+	$(CARGO) build --release --workspace
+
+test: ## everything that CI checks, within 45 minutes on two cores
+	@tests/setup test
+	@tests/timed lint $(MAKE) --no-print-directory lint
+	@tests/timed build $(MAKE) --no-print-directory build
+	@tests/timed unit $(MAKE) --no-print-directory unit
+	@tests/timed sim $(MAKE) --no-print-directory sim
+	@tests/timed system $(MAKE) --no-print-directory system
+
+lint: ## format, clippy, rustdoc, cargo deny
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --release --workspace --no-deps --document-private-items
+	@tests/deny check licenses bans sources
+
+unit: ## unit and property tests of every crate
+	$(CARGO) test --release --workspace
+
+sim: ## seeded simulation: regression seeds, fresh seeds, planted faults
+	$(BIN)/basalt-sim test
+
+system: ## real kernel clients against real processes
+	$(BIN)/basalt-system-tests run
+
+bench: ## benchmarks with a peer or the floor in the same run; rows in target/bench
+	@tests/setup bench
+	$(CARGO) build --release -p basalt-daemon -p basalt-cli -p basalt-bench -p basalt-system-tests
+	$(BIN)/basalt-bench
+
+test-all: test ## and what is too long for every change
+	$(BIN)/basalt-sim test-all
+
+soak: ## simulate fresh seeds until stopped
+	$(CARGO) build --release -p basalt-sim
+	$(BIN)/basalt-sim soak
+
+audit: ## known vulnerabilities of the dependencies; needs the Internet
+	@tests/deny check advisories
+
+clean: ## build output and data of `make run`
+	$(CARGO) clean
+	rm -rf var
