@@ -4,6 +4,7 @@
 //! * [`Pool`] is a reactor's handle: create, import, status, the root's key-value area, shards.
 //! * [`store::ShardStore`] is what one shard's owner writes through: journal, stripes, reads, live-space accounts.
 
+pub mod planted;
 pub mod store;
 pub mod types;
 

@@ -127,3 +127,81 @@ pub enum PoolError {
     Bdev(#[from] BdevError),
 }
 pub type Result<T> = std::result::Result<T, PoolError>;
+
+impl Uuid {
+    /// A fresh version 4 UUID from the reactor's generator.
+    pub fn random() -> Uuid {
+        let mut b = [0u8; 16];
+        basalt_reactor::fill_random(&mut b);
+        b[6] = (b[6] & 0x0f) | 0x40;
+        b[8] = (b[8] & 0x3f) | 0x80;
+        Uuid(b)
+    }
+}
+
+impl std::fmt::Display for Uuid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, b) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{b:02x}")?;
+        }
+        Ok(())
+    }
+}
+impl std::fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Uuid {
+    type Err = String;
+    fn from_str(s: &str) -> std::result::Result<Uuid, String> {
+        let bad = || format!("'{s}' is not a UUID such as 123e4567-e89b-42d3-a456-426614174000");
+        let groups: Vec<&str> = s.split('-').collect();
+        if groups.iter().map(|g| g.len()).ne([8, 4, 4, 4, 12]) {
+            return Err(bad());
+        }
+        let digits = groups.concat();
+        let mut b = [0u8; 16];
+        for (i, out) in b.iter_mut().enumerate() {
+            let pair = digits.as_bytes().get(2 * i..2 * i + 2).ok_or_else(bad)?;
+            let (Some(high), Some(low)) = ((pair[0] as char).to_digit(16), (pair[1] as char).to_digit(16)) else {
+                return Err(bad());
+            };
+            *out = (high * 16 + low) as u8;
+        }
+        Ok(Uuid(b))
+    }
+}
+impl Serialize for Uuid {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+impl<'de> Deserialize<'de> for Uuid {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Uuid, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Scheme {
+    /// Units of a segment, k + m.
+    pub fn width(self) -> usize {
+        self.k as usize + self.m as usize
+    }
+}
+impl std::fmt::Display for Scheme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}+{}", self.k, self.m)
+    }
+}
+impl std::str::FromStr for Scheme {
+    type Err = String;
+    fn from_str(s: &str) -> std::result::Result<Scheme, String> {
+        let parsed = s.split_once('+').and_then(|(k, m)| Some(Scheme { k: k.parse().ok()?, m: m.parse().ok()? }));
+        parsed.ok_or_else(|| format!("'{s}' is not a scheme; write data+parity units, such as 4+2"))
+    }
+}
