@@ -86,7 +86,13 @@ impl Data {
     pub(crate) async fn seek(&self, _ino: Ino, _offset: u64, _what: SeekWhat) -> FsResult<u64> {
         todo!()
     }
-    pub(crate) async fn deallocate(&self, _ino: Ino, _offset: u64, _len: u64, _check: &dyn Fn(&Inode) -> FsResult<()>) -> FsResult<Attr> {
+    pub(crate) async fn deallocate(
+        &self,
+        _ino: Ino,
+        _offset: u64,
+        _len: u64,
+        _check: &dyn Fn(&Inode) -> FsResult<()>,
+    ) -> FsResult<Attr> {
         todo!()
     }
     /// One bounded slice of deleting an orphan's contents, inside the caller's transaction; true when nothing is left.

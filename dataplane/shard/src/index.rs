@@ -113,7 +113,10 @@ impl Index {
         todo!()
     }
     /// As [`Index::run`], but returns at once; the caller waits for `observed` itself.
-    pub(crate) async fn run_nowait<T>(&self, _f: impl FnMut(&mut Txn<'_>) -> TxnResult<T>) -> FsResult<Done<T>> {
+    pub(crate) async fn run_nowait<T>(
+        &self,
+        _f: impl FnMut(&mut Txn<'_>) -> TxnResult<T>,
+    ) -> FsResult<Done<T>> {
         todo!()
     }
     pub(crate) async fn wait_durable(&self, _lsn: Lsn) -> FsResult<()> {

@@ -371,7 +371,13 @@ pub trait Vfs {
         set: SetAttr,
     ) -> FsResult<Created>;
     /// `directory`: `Some(true)` rmdir only, `Some(false)` anything else only, `None` either.
-    async fn remove(&self, cx: &Context, dir: Ino, name: &[u8], directory: Option<bool>) -> FsResult<DirChange>;
+    async fn remove(
+        &self,
+        cx: &Context,
+        dir: Ino,
+        name: &[u8],
+        directory: Option<bool>,
+    ) -> FsResult<DirChange>;
     /// POSIX rename, whole: replaces, same-inode no-op, directories, ancestors refused.
     async fn rename(
         &self,
@@ -405,7 +411,13 @@ pub trait Vfs {
         opened: bool,
     ) -> FsResult<WriteReply>;
     /// All unstable data of the range (len 0: to the end) durable; an earlier background failure is reported here.
-    async fn commit(&self, cx: &Context, ino: Ino, offset: u64, len: u64) -> FsResult<([u8; 8], PreAttr, Attr)>;
+    async fn commit(
+        &self,
+        cx: &Context,
+        ino: Ino,
+        offset: u64,
+        len: u64,
+    ) -> FsResult<([u8; 8], PreAttr, Attr)>;
     async fn seek(&self, cx: &Context, ino: Ino, offset: u64, what: SeekWhat) -> FsResult<u64>;
     /// Punches a hole; size stays.
     async fn deallocate(&self, cx: &Context, ino: Ino, offset: u64, len: u64) -> FsResult<Attr>;
@@ -415,9 +427,27 @@ pub trait Vfs {
     /// Gives back one `open` (same share).
     async fn close(&self, ino: Ino, client: u64, share: Share) -> FsResult<()>;
     /// Byte-range locks, journalled before the answer. `Err(conflict)` inside when another owner holds it.
-    async fn lock(&self, cx: &Context, ino: Ino, owner: &LockOwner, range: LockRange) -> FsResult<Result<(), LockConflict>>;
-    async fn unlock(&self, cx: &Context, ino: Ino, owner: &LockOwner, offset: u64, length: u64) -> FsResult<()>;
-    async fn test_lock(&self, ino: Ino, owner: &LockOwner, range: LockRange) -> FsResult<Option<LockConflict>>;
+    async fn lock(
+        &self,
+        cx: &Context,
+        ino: Ino,
+        owner: &LockOwner,
+        range: LockRange,
+    ) -> FsResult<Result<(), LockConflict>>;
+    async fn unlock(
+        &self,
+        cx: &Context,
+        ino: Ino,
+        owner: &LockOwner,
+        offset: u64,
+        length: u64,
+    ) -> FsResult<()>;
+    async fn test_lock(
+        &self,
+        ino: Ino,
+        owner: &LockOwner,
+        range: LockRange,
+    ) -> FsResult<Option<LockConflict>>;
     async fn holds_locks(&self, ino: Ino, owner: &LockOwner) -> FsResult<bool>;
     /// The client is gone: its locks, opens and the replay records of its `sessions` go.
     async fn release_client(&self, client: u64, sessions: &[[u8; 16]]) -> FsResult<()>;
