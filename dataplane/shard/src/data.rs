@@ -38,6 +38,21 @@ pub(crate) struct Overlay {
     pub(crate) change: u64,
 }
 
+impl Overlay {
+    /// The inode as clients are to see it: every [`Attr`] of a file that has an overlay is made from this.
+    pub(crate) fn merge_into(&self, inode: &mut Inode) {
+        inode.size = self.size;
+        inode.mtime = self.mtime;
+        // A change of mode or owner may have come after the last unstable write.
+        inode.ctime = later(inode.ctime, self.ctime);
+        inode.change = inode.change.max(self.change);
+    }
+}
+
+fn later(a: WallTime, b: WallTime) -> WallTime {
+    if (a.sec, a.nsec) >= (b.sec, b.nsec) { a } else { b }
+}
+
 /// Contents of one shard's files.
 pub(crate) struct Data {}
 

@@ -5,6 +5,7 @@
 //! * `data`: file contents: page cache, gathered writes, extents, read-ahead.
 //! * `ops`: names, attributes, opens, locks, and operations across shards.
 
+pub mod planted;
 pub mod vfs;
 
 mod data;

@@ -1,0 +1,32 @@
+//! Planted faults: mistakes that the simulator must find, switched on one at a time. Off by default; each costs one
+//! thread-local read where it is looked at.
+
+use std::cell::Cell;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Planted {
+    /// COMMIT answers without writing anything back.
+    CommitIgnoresDirty,
+    /// Truncation leaves what was behind the new end in the last page, to show again when the file grows.
+    TruncateKeepsTail,
+    /// Packing publishes a page although a newer one has taken its key meanwhile.
+    PackStalePage,
+}
+
+impl Planted {
+    pub const ALL: &[Planted] =
+        &[Planted::CommitIgnoresDirty, Planted::TruncateKeepsTail, Planted::PackStalePage];
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
+}
+
+/// Switches one fault on for this thread (a simulated world is one thread), or all off.
+pub fn set(fault: Option<Planted>) {
+    PLANTED.set(fault);
+}
+
+pub(crate) fn is(fault: Planted) -> bool {
+    PLANTED.get() == Some(fault)
+}
