@@ -5,12 +5,37 @@
 //! awaits that and runs the function again from the start (nothing had happened yet), with what was loaded pinned. When
 //! it returns `Ok`, its writes become one journal record and one set of memtable entries, atomically.
 
-use crate::vfs::{FsError, FsResult, WallTime};
-use basalt_pool::store::{ShardStore, StripeRecord};
-use basalt_pool::{BlockAddr, Lsn, Pool, ShardId};
+mod error;
+mod flush;
+mod locks;
+mod memtable;
+mod read;
+mod record;
+mod store;
+mod txn;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use error::fs_error;
+pub(crate) use txn::Txn;
+
+use crate::planted::{self, Planted};
+use crate::vfs::{FsError, FsResult};
+use basalt_pool::store::{Recovery, ShardStore};
+use basalt_pool::{Lsn, Pool, PoolError, ShardId};
 use basalt_reactor::LocalBoxFuture;
+use basalt_reactor::sync::{Mutex, Notify};
 use bytes::Bytes;
+use locks::Locks;
+use memtable::{Entry, Memtable};
+use read::{Pins, Run};
+use record::Item;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+use store::Store;
 
 /// Why a transaction function did not finish.
 pub(crate) enum Stop {
@@ -35,52 +60,6 @@ pub(crate) struct Done<T> {
     pub(crate) observed: Lsn,
 }
 
-/// One attempt of an operation.
-pub(crate) struct Txn<'a> {
-    _p: std::marker::PhantomData<&'a ()>,
-}
-impl Txn<'_> {
-    /// Sees the transaction's own writes. Waits on a key that another shard's transaction has prepared.
-    pub(crate) fn get(&mut self, _key: &[u8]) -> TxnResult<Option<Bytes>> {
-        todo!()
-    }
-    /// Up to `limit` entries of `from..to` in order (`to` empty: to the end), own writes included.
-    pub(crate) fn scan(&mut self, _from: &[u8], _to: &[u8], _limit: usize) -> TxnResult<Vec<(Bytes, Bytes)>> {
-        todo!()
-    }
-    pub(crate) fn put(&mut self, _key: Vec<u8>, _value: Vec<u8>) {
-        todo!()
-    }
-    pub(crate) fn delete(&mut self, _key: Vec<u8>) {
-        todo!()
-    }
-    /// The record carries this stripe; it counts as live from here.
-    pub(crate) fn stripe(&mut self, _s: StripeRecord) {
-        todo!()
-    }
-    /// These blocks are no longer referenced.
-    pub(crate) fn dead(&mut self, _at: BlockAddr, _blocks: u32) {
-        todo!()
-    }
-    /// The LSN this transaction's record will have.
-    pub(crate) fn lsn(&self) -> Lsn {
-        todo!()
-    }
-    /// One time for the whole transaction.
-    pub(crate) fn time(&self) -> WallTime {
-        todo!()
-    }
-    /// Locks `key` for a prepared cross-shard transaction once this one commits: `get` and `scan` of others wait until
-    /// [`Index::unlock`]. `Err(Delay)` when another transaction has it.
-    pub(crate) fn lock(&mut self, _key: Vec<u8>, _tx: u128) -> TxnResult<()> {
-        todo!()
-    }
-    /// Reads past the locks of `tx` (to finish what it prepared).
-    pub(crate) fn enter(&mut self, _tx: u128) {
-        todo!()
-    }
-}
-
 /// A page that a flush asks to have packed into stripes: key of tag PAGE and its value.
 pub(crate) struct FrozenPage {
     pub(crate) key: Bytes,
@@ -89,53 +68,310 @@ pub(crate) struct FrozenPage {
     pub(crate) lsn: Lsn,
 }
 
-/// Packs frozen pages into stripes and commits extents for those still current; implemented by `data`.
+/// Packs frozen pages into stripes and commits extents (and the deletion of the PAGE keys) for those still current;
+/// implemented by `data`. It must be possible in a full pool (class Meta as a last resort): until it succeeds the journal
+/// cannot shrink. Transactions run from within the returned future, not from tasks it spawns, may use the journal's reserve.
 pub(crate) type PackPages = Rc<dyn Fn(Vec<FrozenPage>) -> LocalBoxFuture<'static, FsResult<()>>>;
 
+/// Sizes and thresholds; tests make them small.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuning {
+    /// Journal written since the last flush that starts the next: with one flush running and one waiting, a shard replays
+    /// at most about twice this, and sixteen shards replay in well under a second.
+    pub(crate) flush_journal_bytes: usize,
+    pub(crate) flush_memtable_bytes: usize,
+    /// More runs than this are merged.
+    pub(crate) runs: usize,
+    /// A flush fails rather than make more runs than this, which bounds the manifest.
+    pub(crate) max_runs: usize,
+    pub(crate) data_block_bytes: usize,
+    /// Data blocks, and keys, that share a partition of the block index and its Bloom filter.
+    pub(crate) partition_blocks: usize,
+    pub(crate) partition_keys: usize,
+    pub(crate) cache_bytes: usize,
+    /// Attempts of one operation before it is told to come back later.
+    pub(crate) attempts: u32,
+    /// How long a writer waits for journal room before it learns why there is none.
+    pub(crate) room_wait: Duration,
+}
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            flush_journal_bytes: 4 << 20,
+            flush_memtable_bytes: 8 << 20,
+            runs: 6,
+            max_runs: 64,
+            data_block_bytes: 16 << 10,
+            partition_blocks: 64,
+            partition_keys: 8192,
+            cache_bytes: 32 << 20,
+            attempts: 10_000,
+            room_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Figures for `status`, benches and tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IndexStats {
+    pub(crate) memtable_bytes: usize,
+    pub(crate) memtable_entries: usize,
+    pub(crate) runs: usize,
+    pub(crate) run_bytes: u64,
+    pub(crate) flushes: u64,
+    pub(crate) merges: u64,
+    pub(crate) cache_hits: u64,
+    pub(crate) cache_misses: u64,
+    pub(crate) cache_bytes: usize,
+}
+
 /// One shard's index. Shared by `Rc` among the shard's tasks.
-pub(crate) struct Index {}
+pub(crate) struct Index {
+    inner: Rc<Inner>,
+    /// The same store under its own type, for `data`; tests of the index alone have none.
+    shard_store: Option<Rc<ShardStore>>,
+}
+
+/// What the index's own tasks and the futures of waiting transactions share.
+struct Inner {
+    store: Rc<dyn Store>,
+    tuning: Tuning,
+    state: RefCell<State>,
+    locks: Locks,
+    pack_pages: RefCell<Option<PackPages>>,
+    /// Journal bytes appended since the last freeze.
+    since_freeze_bytes: Cell<usize>,
+    /// A transaction of the flush itself is running: it may use the journal's reserve, since room comes from it alone.
+    in_flush: Cell<bool>,
+    /// Why the last flush failed, until one succeeds.
+    flush_failed: Cell<Option<FsError>>,
+    flushing: Mutex<()>,
+    stats: Cell<IndexStats>,
+    /// Wakes the background tasks.
+    work: Notify,
+    stopping: Cell<bool>,
+}
+
+struct State {
+    active: Memtable,
+    frozen: Option<Rc<Frozen>>,
+    /// Newest first.
+    runs: Vec<Rc<Run>>,
+    /// Records from here on are in no run.
+    replay_from: Lsn,
+}
+/// A memtable that a flush is writing out.
+struct Frozen {
+    table: Memtable,
+    /// The last record in it.
+    upto: Lsn,
+}
+
+impl State {
+    fn newest_in_memory(&self, key: &[u8]) -> Option<&Entry> {
+        self.active.get(key).or_else(|| self.frozen.as_ref()?.table.get(key))
+    }
+}
 
 impl Index {
     /// Opens the shard's store, restores the newest checkpoint and replays the journal into the memtable.
-    pub(crate) async fn open(_pool: &Pool, _shard: ShardId) -> FsResult<Rc<Index>> {
-        todo!()
+    pub(crate) async fn open(pool: &Pool, shard: ShardId) -> FsResult<Rc<Index>> {
+        let (store, recovery) = ShardStore::open(pool, shard).await.map_err(fs_error)?;
+        let store = Rc::new(store);
+        let inner = Inner::restore(store.clone(), recovery, Tuning::default()).map_err(fs_error)?;
+        store.start().await.map_err(fs_error)?;
+        inner.start_background();
+        Ok(Rc::new(Index { inner, shard_store: Some(store) }))
     }
     /// Before the first flush.
-    pub(crate) fn set_pack_pages(&self, _p: PackPages) {
-        todo!()
+    pub(crate) fn set_pack_pages(&self, p: PackPages) {
+        *self.inner.pack_pages.borrow_mut() = Some(p);
+        self.inner.work.notify_all();
     }
     pub(crate) fn store(&self) -> &Rc<ShardStore> {
-        todo!()
+        self.shard_store.as_ref().expect("an index made by open has a shard's store")
     }
     /// Runs `f` until it neither waits nor errs, commits it, and returns when what it saw and wrote is durable. Errors too
     /// are returned only when what they were concluded from is durable.
-    pub(crate) async fn run<T>(&self, _f: impl FnMut(&mut Txn<'_>) -> TxnResult<T>) -> FsResult<T> {
-        todo!()
+    pub(crate) async fn run<T>(&self, f: impl FnMut(&mut Txn<'_>) -> TxnResult<T>) -> FsResult<T> {
+        let (result, lsn, observed) = self.attempt(f).await;
+        if lsn.is_some() || !planted::is(Planted::ReplyBeforeObserved) {
+            self.wait_durable(observed).await?;
+        }
+        result
     }
-    /// As [`Index::run`], but returns at once; the caller waits for `observed` itself.
+    /// As [`Index::run`], but returns at once; the caller waits for `observed` itself. (An error does wait.)
     pub(crate) async fn run_nowait<T>(
         &self,
-        _f: impl FnMut(&mut Txn<'_>) -> TxnResult<T>,
+        f: impl FnMut(&mut Txn<'_>) -> TxnResult<T>,
     ) -> FsResult<Done<T>> {
-        todo!()
+        let (result, lsn, observed) = self.attempt(f).await;
+        match result {
+            Ok(value) => Ok(Done { value, lsn, observed }),
+            Err(e) => {
+                self.wait_durable(observed).await?;
+                Err(e)
+            }
+        }
     }
-    pub(crate) async fn wait_durable(&self, _lsn: Lsn) -> FsResult<()> {
-        todo!()
+    /// The answer, the LSN of the record if there is one, and the newest record that the answer rests on.
+    async fn attempt<T>(
+        &self,
+        mut f: impl FnMut(&mut Txn<'_>) -> TxnResult<T>,
+    ) -> (FsResult<T>, Option<Lsn>, Lsn) {
+        let inner = &self.inner;
+        let pins = Pins::default();
+        for _ in 0..inner.tuning.attempts {
+            let mut txn = Txn::new(inner, &pins);
+            let outcome = f(&mut txn);
+            let observed = txn.observed();
+            let stop = match outcome {
+                Ok(value) => {
+                    if txn.writes_anything() && !inner.in_flush.get() {
+                        match inner.store.room() {
+                            Poll::Ready(Ok(())) => {}
+                            Poll::Ready(Err(e)) => return (Err(fs_error(e)), None, Lsn(0)),
+                            Poll::Pending => {
+                                drop(txn);
+                                match inner.wait_room().await {
+                                    Ok(()) => continue,
+                                    Err(e) => return (Err(e), None, observed),
+                                }
+                            }
+                        }
+                    }
+                    match txn.commit() {
+                        Ok(lsn) => return (Ok(value), lsn, observed.max(lsn.unwrap_or(Lsn(0)))),
+                        Err(stop) => stop,
+                    }
+                }
+                Err(stop) => stop,
+            };
+            match stop {
+                Stop::Fs(e) => return (Err(e), None, observed),
+                Stop::Wait(what) => {
+                    if let Err(e) = what.await {
+                        return (Err(e), None, observed);
+                    }
+                }
+            }
+        }
+        tracing::error!(
+            "an operation was restarted {} times; its client is told to retry",
+            inner.tuning.attempts
+        );
+        (Err(FsError::Delay), None, Lsn(0))
+    }
+    pub(crate) async fn wait_durable(&self, lsn: Lsn) -> FsResult<()> {
+        if self.inner.store.durable_lsn() >= lsn {
+            return Ok(());
+        }
+        self.inner.store.wait_durable(lsn).await.map_err(fs_error)
     }
     /// Replay and crash recovery re-take locks with this; unlocking wakes those that wait.
-    pub(crate) fn relock(&self, _key: Vec<u8>, _tx: u128) {
-        todo!()
+    pub(crate) fn relock(&self, key: Vec<u8>, tx: u128) {
+        self.inner.locks.take(key.into(), tx);
     }
-    pub(crate) fn unlock(&self, _tx: u128) {
-        todo!()
+    pub(crate) fn unlock(&self, tx: u128) {
+        self.inner.locks.release(tx);
     }
     /// LSN of the record that put the page now current under this key; `None` when there is none.
-    pub(crate) fn page_lsn(&self, _key: &[u8]) -> Option<Lsn> {
-        todo!()
+    pub(crate) fn page_lsn(&self, key: &[u8]) -> Option<Lsn> {
+        let state = self.inner.state.borrow();
+        state.newest_in_memory(key).filter(|e| e.value.is_some()).map(|e| e.lsn)
     }
     /// Freezes the memtable, packs its pages, writes it as a run, merges when there are many, checkpoints. Runs by itself when
     /// the journal has grown enough; callable to force it (before a clean stop).
     pub(crate) async fn flush(&self) -> FsResult<()> {
-        todo!()
+        self.inner.flush().await
+    }
+    /// Clean stop: flushes, then ends the background tasks. Nothing may be written afterwards.
+    pub(crate) async fn close(&self) -> FsResult<()> {
+        let flushed = self.inner.flush().await;
+        self.inner.stop();
+        flushed
+    }
+    pub(crate) fn stats(&self) -> IndexStats {
+        self.inner.stats()
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.inner.stop();
+    }
+}
+
+impl Inner {
+    /// From what the store recovered to the state as of the last record.
+    fn restore(store: Rc<dyn Store>, recovery: Recovery, tuning: Tuning) -> Result<Rc<Inner>, PoolError> {
+        let mut state =
+            State { active: Memtable::default(), frozen: None, runs: Vec::new(), replay_from: Lsn(1) };
+        let mut replayed_bytes = 0;
+        for (lsn, record) in &recovery.records {
+            let lsn = *lsn;
+            replayed_bytes += record.len();
+            let mut put = |key: &[u8], value: Option<&[u8]>| {
+                // Copies: a slice of the record would keep the whole read buffer of the journal in memory.
+                let value = value.map(Bytes::copy_from_slice);
+                state.active.insert(Bytes::copy_from_slice(key), Entry { lsn, value });
+            };
+            record::read(record, |item| match item {
+                Item::Put { key, value } => put(key, Some(value)),
+                Item::Delete { key } => put(key, None),
+                Item::Stripe(s) => store.apply_stripe(lsn, &s),
+                Item::Dead { at, blocks } => store.apply_dead(lsn, at, blocks),
+            })
+            .ok_or_else(|| {
+                PoolError::Corrupt(format!(
+                    "journal record {lsn} has a form this version does not know; start the version that wrote it"
+                ))
+            })?;
+        }
+        Ok(Rc::new(Inner {
+            store,
+            tuning,
+            state: RefCell::new(state),
+            locks: Locks::default(),
+            pack_pages: RefCell::new(None),
+            since_freeze_bytes: Cell::new(replayed_bytes),
+            in_flush: Cell::new(false),
+            flush_failed: Cell::new(None),
+            flushing: Mutex::new(()),
+            stats: Cell::new(IndexStats::default()),
+            work: Notify::new(),
+            stopping: Cell::new(false),
+        }))
+    }
+    fn stats(&self) -> IndexStats {
+        let state = self.state.borrow();
+        let tables = [Some(&state.active), state.frozen.as_ref().map(|f| &f.table)];
+        IndexStats {
+            memtable_bytes: tables.iter().flatten().map(|t| t.bytes()).sum(),
+            memtable_entries: tables.iter().flatten().map(|t| t.len()).sum(),
+            runs: state.runs.len(),
+            ..self.stats.get()
+        }
+    }
+    fn stop(&self) {
+        self.stopping.set(true);
+        self.work.notify_all();
+    }
+    /// A record of `bytes` went into the journal.
+    fn journalled(&self, bytes: usize) {
+        /// What the journal adds to a record, about.
+        const RECORD_HEADER_BYTES: usize = 32;
+        self.since_freeze_bytes.set(self.since_freeze_bytes.get() + bytes + RECORD_HEADER_BYTES);
+        if self.since_freeze_bytes.get() > self.tuning.flush_journal_bytes {
+            self.work.notify_all();
+        }
+    }
+    /// Waits until the journal takes a client's record, or for so long that the client had better hear why not.
+    async fn wait_room(&self) -> FsResult<()> {
+        self.work.notify_all();
+        match basalt_reactor::timeout(self.tuning.room_wait, self.store.wait_room()).await {
+            Some(room) => room.map_err(fs_error),
+            None => Err(self.flush_failed.get().unwrap_or(FsError::Delay)),
+        }
     }
 }

@@ -11,11 +11,23 @@ pub enum Planted {
     TruncateKeepsTail,
     /// Packing publishes a page although a newer one has taken its key meanwhile.
     PackStalePage,
+    /// A read's reply does not wait until what it saw is durable.
+    ReplyBeforeObserved,
+    /// A merge drops tombstones although older runs still hold their keys.
+    DroppedTombstone,
+    /// A checkpoint claims one record more than the flush wrote.
+    CheckpointTooEarly,
 }
 
 impl Planted {
-    pub const ALL: &[Planted] =
-        &[Planted::CommitIgnoresDirty, Planted::TruncateKeepsTail, Planted::PackStalePage];
+    pub const ALL: &[Planted] = &[
+        Planted::CommitIgnoresDirty,
+        Planted::TruncateKeepsTail,
+        Planted::PackStalePage,
+        Planted::ReplyBeforeObserved,
+        Planted::DroppedTombstone,
+        Planted::CheckpointTooEarly,
+    ];
 }
 
 thread_local! {
