@@ -82,3 +82,13 @@ pub trait Bdev: 'static {
     /// Atomic on one block: writes `new` if the block equals `expect`; false (and no write) when it does not.
     fn compare_and_write(&self, offset: u64, expect: Bytes, new: Bytes) -> LocalBoxFuture<'_, Result<bool>>;
 }
+
+/// Every backend's first check of a request.
+pub(crate) fn check_range(info: &DriveInfo, offset: u64, len: u64) -> Result<()> {
+    let size = info.size_bytes;
+    let inside = offset.checked_add(len).is_some_and(|end| end <= size);
+    if inside && len > 0 && offset.is_multiple_of(BLOCK_BYTES) && len.is_multiple_of(BLOCK_BYTES) {
+        return Ok(());
+    }
+    Err(BdevError::OutOfRange { drive: info.name.clone(), offset, len, size })
+}

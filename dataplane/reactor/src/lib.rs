@@ -7,14 +7,23 @@
 //! Tasks are `!Send` and never migrate. Cores talk by [`post`] and [`call_on`].
 
 pub mod buf;
+mod context;
 pub mod net;
 pub mod real;
 pub mod ring;
+pub mod rng;
 pub mod sim;
+mod slab;
 pub mod sync;
+mod task;
+mod timer;
+
+pub use task::JoinHandle;
+pub use timer::{Sleep, sleep, timeout, yield_now};
 
 use std::future::Future;
 use std::time::Duration;
+use task::Message;
 
 /// Index of a reactor within its node, 0-based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,85 +50,101 @@ pub struct WallTime {
     pub nsec: u32,
 }
 
+/// In the simulator each reading costs a few virtual nanoseconds, so that a loop until a deadline ends.
 pub fn now() -> Instant {
-    todo!()
+    Instant(context::current().now_ns())
 }
+
 pub fn wall_clock() -> WallTime {
-    todo!()
+    context::current().wall_clock()
 }
+
 /// Cryptographically strong in the real world, seeded in the simulator.
-pub fn fill_random(_out: &mut [u8]) {
-    todo!()
+pub fn fill_random(out: &mut [u8]) {
+    context::current().fill_random(out);
 }
+
+/// As [`fill_random`].
 pub fn random_u64() -> u64 {
-    todo!()
+    let mut b = [0; 8];
+    fill_random(&mut b);
+    u64::from_le_bytes(b)
 }
 
-pub async fn sleep(_d: Duration) {
-    todo!()
-}
-/// Lets every other ready task of this reactor run once.
-pub async fn yield_now() {
-    todo!()
-}
-/// `None` when `d` passed first; the future is dropped then.
-pub async fn timeout<F: Future>(_d: Duration, _f: F) -> Option<F::Output> {
-    todo!()
-}
-
-/// A task of this reactor. Dropping the handle detaches the task; awaiting it yields its output.
-pub struct JoinHandle<T> {
-    _p: std::marker::PhantomData<T>,
-}
-impl<T> JoinHandle<T> {
-    /// Drops the task at its next suspension point.
-    pub fn cancel(self) {
-        todo!()
-    }
-}
-impl<T> Future for JoinHandle<T> {
-    type Output = T;
-    fn poll(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<T> {
-        todo!()
-    }
-}
-
-pub fn spawn<F: Future + 'static>(_f: F) -> JoinHandle<F::Output> {
-    todo!()
+/// Starts a task on the current reactor.
+pub fn spawn<F: Future + 'static>(f: F) -> JoinHandle<F::Output>
+where
+    F::Output: 'static,
+{
+    context::current().spawn(f)
 }
 
 pub fn current_core() -> CoreId {
-    todo!()
+    context::current().core
 }
+
+/// Whether the calling code runs on a reactor at all.
+pub fn on_reactor() -> bool {
+    context::try_current().is_some()
+}
+
 /// Reactors of this node.
 pub fn core_count() -> u16 {
-    todo!()
+    context::current().core_count
 }
+
 /// Runs `f` on `core` soon; messages from one core to another keep their order.
-pub fn post(_core: CoreId, _f: impl FnOnce() + Send + 'static) {
-    todo!()
+pub fn post(core: CoreId, f: impl FnOnce() + Send + 'static) {
+    context::current().send(core, Message::Call(Box::new(f)));
 }
+
 /// Runs the future that `f` makes on `core` and returns its output; inline when `core` is the current one.
-pub async fn call_on<T, F, Fut>(_core: CoreId, _f: F) -> T
+///
+/// When the caller is dropped the work on the other core goes on to its end.
+pub async fn call_on<T, F, Fut>(core: CoreId, f: F) -> T
 where
     T: Send + 'static,
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = T> + 'static,
 {
-    todo!()
+    if core == current_core() {
+        return f().await;
+    }
+    let (tx, rx) = sync::oneshot::channel();
+    post(core, move || drop(spawn(async move { tx.send(f().await) })));
+    match rx.await {
+        Some(v) => v,
+        // The other core dropped the work: the node is stopping, and so will this task be.
+        None => std::future::pending().await,
+    }
 }
 
 /// Work that is looked for rather than signalled: returns whether it found any.
-pub fn register_poller(_name: &'static str, _poll: impl FnMut() -> bool + 'static) {
-    todo!()
+pub fn register_poller(name: &'static str, poll: impl FnMut() -> bool + 'static) {
+    context::current().pollers.borrow_mut().push(context::Poller { name, poll: Box::new(poll) });
 }
+
 /// True once the node has been asked to stop; long loops look at it, servers stop accepting.
 pub fn draining() -> bool {
-    todo!()
+    context::current().draining()
 }
+
 /// Resolves when the node has been asked to stop.
 pub async fn drain_requested() {
-    todo!()
+    let reactor = context::current();
+    let notified = reactor.drain.notified();
+    if !reactor.draining() {
+        drop(reactor);
+        notified.await;
+    }
+}
+
+/// Asks the node of the current reactor to drain. From outside of reactors: [`real::request_drain`].
+pub fn begin_drain() {
+    match &context::current().world {
+        context::World::Real(_) => real::request_drain(),
+        context::World::Sim(w) => w.begin_drain(),
+    }
 }
 
 /// Object-safe async without allocation in the caller's signature.
