@@ -34,7 +34,7 @@ mod tests;
 mod write;
 mod writeback;
 
-use crate::index::{Index, Txn, TxnResult};
+use crate::index::{Index, Store, Txn, TxnResult};
 use crate::inode::Inode;
 use crate::keys;
 use crate::vfs::*;
@@ -163,6 +163,9 @@ impl Data {
         extent::delete_slice(txn, ino)
     }
 
+    fn store(&self) -> &Rc<dyn Store> {
+        self.index.any_store()
+    }
     fn file(&self, ino: Ino) -> Rc<File> {
         let mut files = self.files.borrow_mut();
         if let Some(f) = files.get(&ino) {
@@ -230,11 +233,8 @@ fn next_change(txn: &Txn<'_>, shown: u64) -> u64 {
 
 fn fs_error(e: PoolError) -> FsError {
     match e {
-        PoolError::NoSpace(_) => FsError::NoSpace,
+        // To a writer the host's full disk is no other than a full pool: free space and write again.
         PoolError::Bdev(basalt_bdev::BdevError::HostFull { .. }) => FsError::NoSpace,
-        e => {
-            tracing::error!(error = %e, "file contents: the pool failed a request");
-            FsError::Io
-        }
+        e => crate::index::fs_error(e),
     }
 }

@@ -18,6 +18,7 @@ mod txn;
 mod tests;
 
 pub(crate) use error::fs_error;
+pub(crate) use store::Store;
 pub(crate) use txn::Txn;
 
 use crate::planted::{self, Planted};
@@ -35,7 +36,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
-use store::Store;
 
 /// Why a transaction function did not finish.
 pub(crate) enum Stop {
@@ -190,6 +190,17 @@ impl Index {
     }
     pub(crate) fn store(&self) -> &Rc<ShardStore> {
         self.shard_store.as_ref().expect("an index made by open has a shard's store")
+    }
+    /// The same as the index itself sees it: `data` goes through this, so that it too can be tested over a store in memory.
+    pub(crate) fn any_store(&self) -> &Rc<dyn Store> {
+        &self.inner.store
+    }
+    /// Over a store of a test's own making.
+    #[cfg(test)]
+    pub(crate) fn over(store: Rc<dyn Store>, recovery: Recovery, tuning: Tuning) -> Rc<Index> {
+        let inner = Inner::restore(store, recovery, tuning).expect("restores");
+        inner.start_background();
+        Rc::new(Index { inner, shard_store: None })
     }
     /// Runs `f` until it neither waits nor errs, commits it, and returns when what it saw and wrote is durable. Errors too
     /// are returned only when what they were concluded from is durable.

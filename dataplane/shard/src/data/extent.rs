@@ -140,8 +140,7 @@ pub(super) fn pages(
     end: u64,
     limit: usize,
 ) -> TxnResult<Vec<(u64, Bytes)>> {
-    let entries =
-        txn.scan(&ino_u64_key(tag::PAGE, ino, first), &ino_u64_key(tag::PAGE, ino, end), limit)?;
+    let entries = txn.scan(&ino_u64_key(tag::PAGE, ino, first), &ino_u64_key(tag::PAGE, ino, end), limit)?;
     entries.into_iter().map(|(k, v)| Ok((key_number(&k)?, v))).collect()
 }
 

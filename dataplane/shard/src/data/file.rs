@@ -196,7 +196,8 @@ impl File {
         let mut guard = self.pages.borrow_mut();
         let pages = &mut *guard;
         let last_chunk = end.div_ceil(CHUNK_PAGES);
-        let touched: Vec<u64> = pages.chunks.range(first / CHUNK_PAGES..last_chunk).map(|(n, _)| *n).collect();
+        let touched: Vec<u64> =
+            pages.chunks.range(first / CHUNK_PAGES..last_chunk).map(|(n, _)| *n).collect();
         for n in touched {
             let Some(chunk) = pages.chunks.get_mut(&n) else { continue };
             for i in 0..chunk.pages.len() {
@@ -302,6 +303,12 @@ impl File {
             })
             .collect()
     }
+    /// Whether no page is dirty once the write-back under way is done.
+    pub(super) fn clean_after_writing(&self) -> bool {
+        let pages = self.pages.borrow();
+        let left = |n: &u64| pages.chunks.get(n).map_or(0, |c| c.dirty & !c.writing);
+        pages.dirty_chunks.iter().all(|n| left(n) == 0)
+    }
     /// Ends what `begin_writing` began; with `written`, pages that were not written to meanwhile are clean.
     pub(super) fn end_writing(&self, cache: &Cache, runs: &[DirtyRun], written: bool) {
         let mut guard = self.pages.borrow_mut();
@@ -365,12 +372,7 @@ impl File {
 }
 
 impl Pages {
-    fn slot(
-        &mut self,
-        file: &Rc<File>,
-        cache: &Cache,
-        page: u64,
-    ) -> (&mut Option<Page>, &mut u32, &mut u32) {
+    fn slot(&mut self, file: &Rc<File>, cache: &Cache, page: u64) -> (&mut Option<Page>, &mut u32, &mut u32) {
         let n = page / CHUNK_PAGES;
         let chunk = self.chunks.entry(n).or_insert_with(|| Chunk {
             id: cache.enqueue(file, n),

@@ -45,9 +45,7 @@ impl Data {
             let homes = homes.ok_or(FsError::Io)?;
             let groups = contiguous(&homes);
             let written = self.write_packed(&batch, &homes, &groups).await?;
-            self.index
-                .run_nowait(|txn| self.publish_packed(txn, &batch, &homes, &groups, &written))
-                .await?;
+            self.index.run_nowait(|txn| self.publish_packed(txn, &batch, &homes, &groups, &written)).await?;
         }
         Ok(())
     }
@@ -79,13 +77,13 @@ impl Data {
                 })
                 .collect()
         };
-        match self.index.store().write(Class::Data, pieces()).await {
+        match self.store().write(Class::Data, pieces()).await {
             Ok(w) => Ok(w),
             // These pages were acknowledged, and the journal has to be recycled: they may use the reserve. New writes
             // learn that the pool is full.
             Err(PoolError::NoSpace(_)) => {
                 self.full.set(true);
-                self.index.store().write(Class::Meta, pieces()).await.map_err(fs_error)
+                self.store().write(Class::Meta, pieces()).await.map_err(fs_error)
             }
             Err(e) => Err(fs_error(e)),
         }
@@ -146,8 +144,7 @@ fn publish_run(
 fn contiguous(homes: &[Home]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for i in 0..homes.len() {
-        let follows =
-            i > 0 && homes[i].ino == homes[i - 1].ino && homes[i].page == homes[i - 1].page + 1;
+        let follows = i > 0 && homes[i].ino == homes[i - 1].ino && homes[i].page == homes[i - 1].page + 1;
         match groups.last_mut() {
             Some(g) if follows => g.end = i + 1,
             _ => groups.push(i..i + 1),

@@ -38,6 +38,9 @@ impl Data {
                 while first < last {
                     let done =
                         self.index.run_nowait(|txn| self.punch_step(txn, &file, first, last, check)).await?;
+                    // The same poll as the commit. The overlay is in the record now.
+                    self.drop_pages(&file, first, done.value);
+                    file.overlay.set(None);
                     first = done.value;
                     basalt_reactor::yield_now().await;
                 }
@@ -99,8 +102,6 @@ impl Data {
         inode.ctime = later(time, inode.ctime);
         inode.change = next_change(txn, inode.change);
         txn.put(crate::keys::inode(file.ino), inode.encode());
-        file.overlay.set(None);
-        self.drop_pages(file, first, end);
         Ok(end)
     }
 }

@@ -44,7 +44,7 @@ impl Data {
         let mut waits = 0;
         let (attr, end, parts, guard, observed, _pin) = loop {
             // Before the extents are looked up, and until what they hold is verified in memory.
-            let pin = self.index.store().pin();
+            let pin = self.store().pin();
             let done = self
                 .index
                 .run_nowait(|txn| {
@@ -146,7 +146,7 @@ impl Data {
         parts: Vec<Part>,
         guard: Option<LoadGuard>,
     ) -> FsResult<Vec<Bytes>> {
-        let store = self.index.store();
+        let store = self.store();
         let mut read = join_all(parts.iter().filter_map(|p| match p {
             Part::Stored { first, end, at } => {
                 let (at, blocks) = (*at, (end - first) as u32);

@@ -53,7 +53,7 @@ impl Data {
         let (me, file) = (self.me.clone(), file.clone());
         basalt_reactor::spawn(async move {
             let Some(data) = me.upgrade() else { return };
-            let _pin = data.index.store().pin();
+            let _pin = data.store().pin();
             let planned = data
                 .index
                 .run_nowait(|txn| {

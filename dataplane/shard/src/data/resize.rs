@@ -4,6 +4,7 @@
 //! so that at every moment, a crash included, nothing lies behind the end. The last transaction carries the attributes
 //! that were asked for and the last page with its tail zeroed.
 
+use super::cache::Page;
 use super::extent;
 use super::file::{File, padded};
 use super::read::{Part, Plan};
@@ -18,9 +19,16 @@ use std::rc::Rc;
 enum Step {
     /// The page that the new end cuts has to be in memory.
     Fetch(Plan),
-    /// There is more to remove.
-    More(PreAttr),
-    Done(PreAttr, Attr),
+    /// Done down to this page; there is more to remove.
+    More(PreAttr, u64),
+    /// Done, and what has become of memory: pages from here on go, and this one takes the place of the last.
+    Shrunk {
+        before: PreAttr,
+        after: Attr,
+        keep: u64,
+        tail: Option<Page>,
+    },
+    Grown(PreAttr, Attr),
 }
 
 impl Data {
@@ -36,26 +44,41 @@ impl Data {
         let layout = file.layout.lock().await;
         let width = Cell::new(extent::SLICE_PAGES);
         let mut first = None;
-        loop {
-            let _pin = self.index.store().pin();
+        let (before, after, observed) = loop {
+            let _pin = self.store().pin();
             let done = self.index.run_nowait(|txn| self.resize_step(txn, &file, edit, &width)).await?;
             match done.value {
                 Step::Fetch(Plan::Wait(load)) => load.wait().await,
                 Step::Fetch(Plan::Parts(parts, guard)) => {
                     self.fetch(&file, parts, guard).await?;
                 }
-                Step::More(before) => {
+                // From here on in the same poll as the commit: nothing has come in between.
+                Step::More(before, end) => {
+                    self.drop_pages(&file, end, u64::MAX);
+                    file.overlay.set(None);
                     first.get_or_insert(before);
                     basalt_reactor::yield_now().await;
                 }
-                Step::Done(before, after) => {
-                    drop(layout);
-                    self.cache.evict();
-                    self.index.wait_durable(done.observed).await?;
-                    return Ok((first.unwrap_or(before), after));
+                Step::Shrunk { before, after, keep, tail } => {
+                    self.drop_pages(&file, keep, u64::MAX);
+                    if let Some(tail) = tail {
+                        file.replace_clean(&self.cache, keep - 1, tail);
+                        self.settle(&file);
+                    }
+                    file.overlay.set(None);
+                    file.clean_lsn.set(done.observed);
+                    break (first.unwrap_or(before), after, done.observed);
+                }
+                Step::Grown(before, after) => {
+                    file.overlay.set(None);
+                    break (first.unwrap_or(before), after, done.observed);
                 }
             }
-        }
+        };
+        drop(layout);
+        self.cache.evict();
+        self.index.wait_durable(observed).await?;
+        Ok((before, after))
     }
 
     fn resize_step(
@@ -76,9 +99,8 @@ impl Data {
         inode.change = next_change(txn, shown.change);
         if inode.size >= shown.size {
             // Behind the old end everything is zero or absent. The overlay is in the record now.
-            file.overlay.set(None);
             txn.put(crate::keys::inode(ino), inode.encode());
-            return Ok(Step::Done(before, inode.attr()));
+            return Ok(Step::Grown(before, inode.attr()));
         }
         let keep = inode.size.div_ceil(PAGE_BYTES);
         let kept_bytes = (inode.size % PAGE_BYTES) as usize;
@@ -101,9 +123,8 @@ impl Data {
             inode.size = cut * PAGE_BYTES;
             inode.blocks = inode.blocks.saturating_sub(freed);
             inode.change = next_change(txn, shown.change);
-            self.shrink(file, cut);
             txn.put(crate::keys::inode(ino), inode.encode());
-            return Ok(Step::More(before));
+            return Ok(Step::More(before, cut));
         }
         if let Some(tail) = &tail {
             freed += extent::clear(txn, ino, keep - 1, keep)?;
@@ -111,18 +132,7 @@ impl Data {
             inode.blocks += 1;
         }
         inode.blocks = inode.blocks.saturating_sub(freed);
-        self.shrink(file, keep);
-        if let Some(tail) = tail {
-            file.replace_clean(&self.cache, keep - 1, tail);
-            self.settle(file);
-            file.clean_lsn.set(txn.lsn());
-        }
         txn.put(crate::keys::inode(ino), inode.encode());
-        Ok(Step::Done(before, inode.attr()))
-    }
-    /// Memory after a transaction that leaves pages below `end` and has the overlay in its record.
-    fn shrink(&self, file: &Rc<File>, end: u64) {
-        self.drop_pages(file, end, u64::MAX);
-        file.overlay.set(None);
+        Ok(Step::Shrunk { before, after: inode.attr(), keep, tail })
     }
 }

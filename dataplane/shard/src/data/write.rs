@@ -42,9 +42,8 @@ impl Data {
         }
         let file = self.file(ino);
         for _ in 0..TRIES_MAX {
-            let _pin = self.index.store().pin();
-            let done =
-                self.index.run_nowait(|txn| self.write_step(txn, &file, offset, &data, check)).await?;
+            let _pin = self.store().pin();
+            let done = self.index.run_nowait(|txn| self.write_step(txn, &file, offset, &data, check)).await?;
             match done.value {
                 Step::Fetch(Plan::Wait(load)) => load.wait().await,
                 Step::Fetch(Plan::Parts(parts, guard)) => {
@@ -101,7 +100,7 @@ impl Data {
         }
         // From here on nothing fails and nothing suspends.
         self.dirty(file, offset, end, data);
-        let store = self.index.store();
+        let store = self.store();
         let time = txn.time();
         inode.size = inode.size.max(end);
         inode.mtime = time;
@@ -185,8 +184,9 @@ impl Data {
     /// After the store has said that it is full: asks it again, with a page that nobody will refer to, before the write
     /// is taken. So the error reaches the writer, and not only its COMMIT.
     async fn probe_space(&self) -> FsResult<()> {
-        let piece = Piece { owner: Owner { inode: 0, offset: 0 }, data: vec![buf::zeroes(PAGE_BYTES as usize)] };
-        match self.index.store().write(Class::Data, vec![piece]).await {
+        let piece =
+            Piece { owner: Owner { inode: 0, offset: 0 }, data: vec![buf::zeroes(PAGE_BYTES as usize)] };
+        match self.store().write(Class::Data, vec![piece]).await {
             Ok(_) => {
                 self.full.set(false);
                 Ok(())

@@ -27,7 +27,7 @@ const BACKGROUND_MAX: usize = 8;
 
 impl Data {
     pub(super) fn stripe_pages(&self) -> u64 {
-        (self.index.store().stripe_bytes() as u64 / PAGE_BYTES).max(1)
+        (self.store().stripe_bytes() as u64 / PAGE_BYTES).max(1)
     }
 
     pub(crate) async fn commit(&self, ino: Ino, offset: u64, len: u64) -> FsResult<(PreAttr, Attr)> {
@@ -93,7 +93,7 @@ impl Data {
 
     async fn write_round(&self, file: &Rc<File>, runs: &[DirtyRun]) -> FsResult<()> {
         let pages: u64 = runs.iter().map(|r| r.end - r.first).sum();
-        let threshold = self.index.store().direct_threshold_bytes() as u64;
+        let threshold = self.store().direct_threshold_bytes() as u64;
         // While the pool is full nothing goes through the journal either: packing it later would take from the reserve.
         let written = if pages * PAGE_BYTES >= threshold || self.full.get() {
             let pieces = runs
@@ -103,7 +103,7 @@ impl Data {
                     data: r.data.clone(),
                 })
                 .collect();
-            let outcome = self.index.store().write(Class::Data, pieces).await.map_err(fs_error);
+            let outcome = self.store().write(Class::Data, pieces).await.map_err(fs_error);
             match &outcome {
                 Ok(_) => self.full.set(false),
                 Err(FsError::NoSpace) => self.full.set(true),
@@ -113,7 +113,16 @@ impl Data {
         } else {
             None
         };
-        self.index.run_nowait(|txn| self.publish(txn, file, runs, written.as_ref())).await?;
+        let done = self.index.run_nowait(|txn| self.publish(txn, file, runs, written.as_ref())).await?;
+        // The same poll as the commit: nothing has come in between.
+        match done.value {
+            Published::Yes => {
+                file.clean_lsn.set(done.observed);
+                file.end_writing(&self.cache, runs, true);
+                self.settle(file);
+            }
+            Published::Gone => self.drop_pages(file, 0, u64::MAX),
+        }
         Ok(())
     }
 
@@ -124,13 +133,9 @@ impl Data {
         file: &Rc<File>,
         runs: &[DirtyRun],
         written: Option<&Written>,
-    ) -> TxnResult<()> {
+    ) -> TxnResult<Published> {
         let ino = file.ino;
-        let Some(mut inode) = record(txn, ino)? else {
-            // Deleted meanwhile.
-            self.drop_pages(file, 0, u64::MAX);
-            return Ok(());
-        };
+        let Some(mut inode) = record(txn, ino)? else { return Ok(Published::Gone) };
         let (mut freed, mut added) = (0, 0);
         for (i, run) in runs.iter().enumerate() {
             freed += extent::clear(txn, ino, run.first, run.end)?;
@@ -151,24 +156,19 @@ impl Data {
         for stripe in written.iter().flat_map(|w| &w.stripes) {
             txn.stripe(stripe.clone());
         }
-        // From here on nothing fails and nothing suspends.
-        let overlay = file.overlay.get();
-        file.end_writing(&self.cache, runs, true);
-        file.clean_lsn.set(txn.lsn());
         inode.blocks = (inode.blocks + added).saturating_sub(freed);
-        if let Some(o) = overlay {
+        if let Some(o) = file.overlay.get() {
             inode.mtime = o.mtime;
             inode.ctime = later(inode.ctime, o.ctime);
             // Not this record's LSN: the client has seen this value, and nothing of what it sees changes now.
             inode.change = inode.change.max(o.change);
             // The size comes with the data that it belongs to.
             let reached = runs.last().map_or(0, |r| r.end * PAGE_BYTES);
-            let size = if file.dirty_pages() == 0 { o.size } else { o.size.min(reached) };
+            let size = if file.clean_after_writing() { o.size } else { o.size.min(reached) };
             inode.size = inode.size.max(size);
         }
         txn.put(crate::keys::inode(ino), inode.encode());
-        self.settle(file);
-        Ok(())
+        Ok(Published::Yes)
     }
 
     /// Starts background write-backs that are due; whether any file is still dirty.
@@ -207,9 +207,7 @@ impl Data {
             let outcome = data.write_back(&file, 0, u64::MAX, whole_stripes).await;
             if let Err(e) = outcome {
                 tracing::warn!(ino = file.ino.0, error = %e, "write-back failed; it is tried again");
-                file.retry_at.set(basalt_reactor::Instant(
-                    basalt_reactor::now().0 + RETRY.as_nanos() as u64,
-                ));
+                file.retry_at.set(basalt_reactor::Instant(basalt_reactor::now().0 + RETRY.as_nanos() as u64));
                 data.failing.set(Some(e));
                 // Writers that wait for room learn of it.
                 data.cache.cleaned.notify_all();
@@ -221,6 +219,12 @@ impl Data {
             data.kick.notify_all();
         });
     }
+}
+
+enum Published {
+    Yes,
+    /// The file was deleted meanwhile.
+    Gone,
 }
 
 /// Pages taken by `begin_writing`; given back, still dirty, unless `publish` has made them clean.

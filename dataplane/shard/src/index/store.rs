@@ -21,6 +21,7 @@ pub(crate) trait Store {
     fn write(&self, class: Class, pieces: Vec<Piece>) -> LocalBoxFuture<'_, Result<Written>>;
     fn read(&self, at: BlockAddr, blocks: u32) -> LocalBoxFuture<'_, Result<Bytes>>;
     fn stripe_bytes(&self) -> usize;
+    fn direct_threshold_bytes(&self) -> usize;
     fn apply_stripe(&self, lsn: Lsn, stripe: &StripeRecord);
     fn apply_dead(&self, lsn: Lsn, at: BlockAddr, blocks: u32);
     fn pin(&self) -> Box<dyn Any>;
@@ -56,6 +57,9 @@ impl Store for ShardStore {
     }
     fn stripe_bytes(&self) -> usize {
         self.stripe_bytes()
+    }
+    fn direct_threshold_bytes(&self) -> usize {
+        self.direct_threshold_bytes()
     }
     fn apply_stripe(&self, lsn: Lsn, stripe: &StripeRecord) {
         self.apply_stripe(lsn, stripe);
