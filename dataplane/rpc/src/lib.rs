@@ -7,6 +7,7 @@
 mod client;
 mod registry;
 mod server;
+pub mod size;
 pub mod types;
 
 pub use client::{Client, ClientError};

@@ -93,3 +93,30 @@ pub struct Progress {
     pub done_bytes: u64,
     pub total_bytes: u64,
 }
+
+/// Counters since the data plane started; rates are the caller's to make from two looks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Top {
+    pub uptime_ms: u64,
+    pub operations: Vec<OpCounters>,
+    pub drives: Vec<DriveCounters>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct OpCounters {
+    /// Protocol and operation, such as `v4 WRITE`.
+    pub name: String,
+    pub count: u64,
+    pub errors: u64,
+    pub bytes: u64,
+    pub total_us: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DriveCounters {
+    pub name: String,
+    pub reads: u64,
+    pub read_bytes: u64,
+    pub writes: u64,
+    pub written_bytes: u64,
+}

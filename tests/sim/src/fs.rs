@@ -1,0 +1,224 @@
+//! Family `fs`: clients on a file system on a pool, through crashes, lost drives and damaged media.
+
+use crate::client::{self, Check, Shared, State};
+use crate::coverage::Coverage;
+use crate::media::{Media, Plan};
+use basalt_bdev::DriveRef;
+use basalt_pool::{Pool, PoolSpec};
+use basalt_reactor::sim::{NodeId, Sim};
+use basalt_shard::vfs::{Context, CreateHow, NodeKind, SetAttr, Vfs};
+use basalt_shard::{FileSystem, FsSpec};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+const CLIENTS: u8 = 3;
+const FS: &str = "sim";
+/// Longer than any phase takes in virtual time unless something hangs.
+const PHASE_LIMIT: Duration = Duration::from_secs(600);
+
+struct World {
+    sim: Sim,
+    node: NodeId,
+    media: Media,
+    clients: Vec<Shared>,
+    coverage: Coverage,
+    up: Rc<RefCell<Option<(Pool, FileSystem)>>>,
+}
+
+/// Runs one seed; `Err` is a broken promise in words.
+pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
+    let mut sim = Sim::new(seed);
+    let plan = Plan::draw(&mut sim);
+    let cores = 1 + (sim.random_u64() % 3) as u16;
+    let node = sim.add_node(cores);
+    let media = Media::new(&plan);
+    let mut world =
+        World { sim, node, media, clients: Vec::new(), coverage: Coverage::default(), up: Rc::default() };
+    world.create(&plan)?;
+    let epochs = 3 + world.draw(3);
+    for epoch in 0..epochs {
+        world.work()?;
+        let last = epoch + 1 == epochs;
+        if last || world.draw(4) == 0 {
+            world.stop()?;
+        } else {
+            world.crash();
+        }
+        world.damage(&plan);
+        world.start()?;
+    }
+    world.finish()?;
+    let operations: u64 = world.clients.iter().map(|c| c.borrow().operations).sum();
+    let retried: u64 = world.clients.iter().map(|c| c.borrow().retried).sum();
+    let no_space: u64 = world.clients.iter().map(|c| c.borrow().no_space).sum();
+    world.coverage.add("operations", operations);
+    world.coverage.add("requests sent again after a crash", retried);
+    world.coverage.add("no space answered", no_space);
+    world.media.count(&mut world.coverage);
+    if operations < 200 {
+        return Err(format!("only {operations} operations were done"));
+    }
+    Ok((world.coverage, world.sim.trace_hash()))
+}
+
+impl World {
+    fn draw(&mut self, n: u64) -> u64 {
+        self.sim.random_u64() % n
+    }
+
+    /// Runs a task on the node and takes its word.
+    fn phase<F: Future<Output = Check> + 'static>(&mut self, what: &str, f: impl FnOnce() -> F) -> Check {
+        let result: Rc<RefCell<Option<Check>>> = Rc::default();
+        let (slot, looked) = (result.clone(), result.clone());
+        let future = f();
+        self.sim.spawn_on(self.node, move || async move {
+            let outcome = future.await;
+            slot.replace(Some(outcome));
+        });
+        if !self.sim.run_until(PHASE_LIMIT, || looked.borrow().is_some()) {
+            return Err(format!("{what}: hangs"));
+        }
+        result.take().unwrap_or(Ok(())).map_err(|e| format!("{what}: {e}"))
+    }
+
+    fn create(&mut self, plan: &Plan) -> Check {
+        let (drives, up, scheme) = (self.media.drives(), self.up.clone(), plan.scheme);
+        let states: Rc<RefCell<Vec<Shared>>> = Rc::default();
+        let made = states.clone();
+        let shards = 1 + self.draw(5) as u16;
+        self.phase("create", move || async move {
+            let spec = PoolSpec { name: "pool".to_owned(), scheme: Some(scheme), force: false };
+            let pool = Pool::create(drives, &spec, |_, _| {}).await.map_err(|e| e.to_string())?;
+            FileSystem::create(&pool, &FsSpec { name: FS.to_owned(), shards })
+                .await
+                .map_err(|e| e.to_string())?;
+            let fs = FileSystem::mount(&pool.to_ref(), FS).await.map_err(|e| e.to_string())?;
+            let vfs = fs.vfs();
+            for number in 0..CLIENTS {
+                let name = format!("client-{number}");
+                let set = SetAttr { mode: Some(0o755), ..Default::default() };
+                let root = vfs
+                    .create(
+                        &Context::root(),
+                        vfs.root(),
+                        name.as_bytes(),
+                        NodeKind::Directory,
+                        CreateHow::Guarded,
+                        set,
+                    )
+                    .await
+                    .map_err(|e| e.to_string())?;
+                made.borrow_mut().push(Rc::new(RefCell::new(State::new(number, &root.attr))));
+            }
+            up.replace(Some((pool, fs)));
+            Ok(())
+        })?;
+        self.clients = states.take();
+        Ok(())
+    }
+
+    fn vfs(&self) -> Rc<dyn Vfs> {
+        self.up.borrow().as_ref().expect("the node is up").1.vfs()
+    }
+
+    /// Clients at work; faults strike meanwhile. Returns when they are done or it is time to crash.
+    fn work(&mut self) -> Check {
+        let failed: Rc<RefCell<Option<String>>> = Rc::default();
+        let running = Rc::new(Cell::new(self.clients.len()));
+        let count = 60 + self.draw(60);
+        for state in self.clients.clone() {
+            let (vfs, failed, running) = (self.vfs(), failed.clone(), running.clone());
+            self.sim.spawn_on(self.node, move || async move {
+                if let Err(e) = client::run(vfs, state, count).await {
+                    failed.borrow_mut().get_or_insert(e);
+                }
+                running.set(running.get() - 1);
+            });
+        }
+        let slices = 1 + self.draw(4);
+        for _ in 0..slices {
+            let slice = Duration::from_micros(1000 + self.draw(60_000));
+            let (failed, running) = (failed.clone(), running.clone());
+            self.sim.run_until(slice, move || failed.borrow().is_some() || running.get() == 0);
+            self.media.strike(&mut self.sim);
+        }
+        let stop_early = self.draw(2) == 0;
+        if !stop_early {
+            let (failed, running) = (failed.clone(), running.clone());
+            let done = move || failed.borrow().is_some() || running.get() == 0;
+            if !self.sim.run_until(PHASE_LIMIT, done) {
+                return Err("clients hang".to_owned());
+            }
+        }
+        match failed.take() {
+            Some(e) => Err(e),
+            None if running.get() > 0 => {
+                // They would go on while the node stops cleanly; so it never does.
+                self.coverage.add("crashed under load", 1);
+                self.crash();
+                self.start()
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn crash(&mut self) {
+        self.up.take();
+        self.sim.crash(self.node);
+        self.media.power_cut();
+        self.coverage.add("power cuts", 1);
+    }
+
+    fn stop(&mut self) -> Check {
+        let up = self.up.take();
+        self.phase("clean stop", move || async move {
+            match up {
+                Some((pool, fs)) => {
+                    let result = fs.unmount().await.map_err(|e| e.to_string());
+                    drop((fs, pool));
+                    result
+                }
+                None => Ok(()),
+            }
+        })?;
+        self.sim.crash(self.node);
+        self.coverage.add("clean stops", 1);
+        Ok(())
+    }
+
+    fn damage(&mut self, plan: &Plan) {
+        self.media.damage(&mut self.sim, plan);
+    }
+
+    /// The node comes back, with another number of cores as a rule; every client checks what it finds.
+    fn start(&mut self) -> Check {
+        let cores = 1 + self.draw(4) as u16;
+        self.sim.restart(self.node, cores);
+        let (drives, up) = (self.media.present(), self.up.clone());
+        self.phase("start", move || async move {
+            let (pool, fs) = start(drives).await?;
+            up.replace(Some((pool, fs)));
+            Ok(())
+        })?;
+        for state in self.clients.clone() {
+            let vfs = self.vfs();
+            self.phase("recovery", move || client::recover(vfs, state))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Check {
+        let up = self.up.clone();
+        self.phase("final check", move || async move {
+            let fs = up.borrow().as_ref().expect("the node is up").1.clone();
+            fs.vfs().statfs().await.map(|_| ()).map_err(|e| e.to_string())
+        })
+    }
+}
+
+async fn start(drives: Vec<DriveRef>) -> Result<(Pool, FileSystem), String> {
+    let pool = Pool::import(drives).await.map_err(|e| e.to_string())?;
+    let fs = FileSystem::mount(&pool.to_ref(), FS).await.map_err(|e| e.to_string())?;
+    Ok((pool, fs))
+}

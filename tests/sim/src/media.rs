@@ -1,0 +1,120 @@
+//! The drives of a simulated node and what happens to them. Never more than the pool promises to survive: drives that
+//! fail and drives whose media lie come out of one allowance of m.
+
+use crate::coverage::Coverage;
+use basalt_bdev::DriveRef;
+use basalt_bdev::sim::{SimDrive, SimFaults};
+use basalt_pool::Scheme;
+use basalt_reactor::sim::Sim;
+
+/// What a seed has chosen.
+pub(crate) struct Plan {
+    pub(crate) scheme: Scheme,
+    drives: usize,
+    drive_bytes: u64,
+    volatile_cache: bool,
+}
+
+impl Plan {
+    pub(crate) fn draw(sim: &mut Sim) -> Plan {
+        let schemes = [(4, 2, 6), (4, 2, 7), (2, 2, 5), (2, 1, 3), (1, 1, 2), (1, 2, 3), (3, 2, 6)];
+        let (k, m, drives) = schemes[(sim.random_u64() % schemes.len() as u64) as usize];
+        let small = sim.random_u64() % 5 == 0;
+        Plan {
+            scheme: Scheme { k, m },
+            drives,
+            drive_bytes: if small { 320 << 20 } else { 1 << 30 },
+            volatile_cache: sim.random_u64() % 2 == 0,
+        }
+    }
+}
+
+pub(crate) struct Media {
+    drives: Vec<SimDrive>,
+    gone: Vec<usize>,
+    /// Drives whose media lie.
+    liars: Vec<usize>,
+    /// How many more may fail or lie.
+    allowance: usize,
+    failed: u64,
+}
+
+impl Media {
+    pub(crate) fn new(plan: &Plan) -> Media {
+        let make = |n| SimDrive::new(&format!("sim{n}"), plan.drive_bytes, plan.volatile_cache);
+        Media {
+            drives: (0..plan.drives).map(make).collect(),
+            gone: Vec::new(),
+            liars: Vec::new(),
+            allowance: plan.scheme.m as usize,
+            failed: 0,
+        }
+    }
+
+    pub(crate) fn drives(&self) -> Vec<DriveRef> {
+        self.drives.iter().map(SimDrive::drive).collect()
+    }
+    /// Without those that have failed.
+    pub(crate) fn present(&self) -> Vec<DriveRef> {
+        let present = self.drives.iter().enumerate().filter(|(n, _)| !self.gone.contains(n));
+        present.map(|(_, d)| d.drive()).collect()
+    }
+
+    fn victim(&self, sim: &mut Sim) -> Option<usize> {
+        let n = (sim.random_u64() % self.drives.len() as u64) as usize;
+        (self.allowance > 0 && !self.gone.contains(&n) && !self.liars.contains(&n)).then_some(n)
+    }
+
+    /// Under load: sometimes a drive dies, or its media begin to lie.
+    pub(crate) fn strike(&mut self, sim: &mut Sim) {
+        match sim.random_u64() % 12 {
+            0 => {
+                if let Some(n) = self.victim(sim) {
+                    self.drives[n].fail();
+                    self.gone.push(n);
+                    self.allowance -= 1;
+                    self.failed += 1;
+                }
+            }
+            1 => {
+                if let Some(n) = self.victim(sim) {
+                    self.liars.push(n);
+                    self.allowance -= 1;
+                    let mut ppm = || (sim.random_u64() % 20_000) as u32;
+                    self.drives[n].set_faults(SimFaults {
+                        lost_write_ppm: ppm(),
+                        misdirected_write_ppm: ppm(),
+                        bit_rot_ppm: ppm(),
+                        ..Default::default()
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Between two lives of the node.
+    pub(crate) fn damage(&mut self, sim: &mut Sim, plan: &Plan) {
+        for n in self.liars.clone() {
+            for _ in 0..sim.random_u64() % 20 {
+                let block = sim.random_u64() % (plan.drive_bytes / 4096);
+                self.drives[n].corrupt(block * 4096);
+            }
+        }
+    }
+
+    pub(crate) fn power_cut(&self) {
+        self.drives.iter().for_each(SimDrive::power_cut);
+    }
+
+    pub(crate) fn count(&self, coverage: &mut Coverage) {
+        coverage.add("drives lost", self.failed);
+        for counters in self.drives.iter().map(SimDrive::counters) {
+            coverage.add("torn writes", counters.torn_writes);
+            coverage.add("lost writes", counters.lost_writes);
+            coverage.add("misdirected writes", counters.misdirected_writes);
+            coverage.add("bits rotten", counters.bit_rots);
+            coverage.add("cached writes dropped at power cut", counters.dropped_at_power_cut);
+        }
+    }
+}
