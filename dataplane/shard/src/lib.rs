@@ -15,4 +15,4 @@ mod inode;
 mod keys;
 mod ops;
 
-pub use fs::{FileSystem, FileSystemRef, FsInfo, FsSpec};
+pub use fs::{DEFAULT_SHARDS, FileSystem, FileSystemRef, FsInfo, FsSpec};

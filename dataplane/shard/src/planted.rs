@@ -17,6 +17,16 @@ pub enum Planted {
     DroppedTombstone,
     /// A checkpoint claims one record more than the flush wrote.
     CheckpointTooEarly,
+    /// A non-idempotent operation leaves no replay record.
+    LostReplaySlot,
+    /// Parts of a cross-shard operation are applied one by one, without prepare and decision.
+    RenameNotAtomic,
+    /// A file that loses its last name leaves no orphan record.
+    OrphanForgotten,
+    /// `link` does not count.
+    LinkCountSkipped,
+    /// Not a mistake but an aid, so not among [`Planted::ALL`]: name hashes of few values, so that collisions happen.
+    WeakNameHash,
 }
 
 impl Planted {
@@ -27,6 +37,10 @@ impl Planted {
         Planted::ReplyBeforeObserved,
         Planted::DroppedTombstone,
         Planted::CheckpointTooEarly,
+        Planted::LostReplaySlot,
+        Planted::RenameNotAtomic,
+        Planted::OrphanForgotten,
+        Planted::LinkCountSkipped,
     ];
 }
 
