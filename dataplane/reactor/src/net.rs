@@ -61,6 +61,7 @@ pub async fn connect_unix(path: &Path) -> io::Result<Stream> {
 }
 
 impl Listener {
+    /// A dropped accept may take one connection with it, which is closed.
     pub async fn accept(&self) -> io::Result<Stream> {
         Ok(Stream(match &self.0 {
             AnyListener::Real(l) => AnyStream::Real(l.accept().await?),
