@@ -168,7 +168,8 @@ impl std::str::FromStr for Uuid {
         let mut b = [0u8; 16];
         for (i, out) in b.iter_mut().enumerate() {
             let pair = digits.as_bytes().get(2 * i..2 * i + 2).ok_or_else(bad)?;
-            let (Some(high), Some(low)) = ((pair[0] as char).to_digit(16), (pair[1] as char).to_digit(16)) else {
+            let (Some(high), Some(low)) = ((pair[0] as char).to_digit(16), (pair[1] as char).to_digit(16))
+            else {
                 return Err(bad());
             };
             *out = (high * 16 + low) as u8;
@@ -201,7 +202,8 @@ impl std::fmt::Display for Scheme {
 impl std::str::FromStr for Scheme {
     type Err = String;
     fn from_str(s: &str) -> std::result::Result<Scheme, String> {
-        let parsed = s.split_once('+').and_then(|(k, m)| Some(Scheme { k: k.parse().ok()?, m: m.parse().ok()? }));
+        let parsed =
+            s.split_once('+').and_then(|(k, m)| Some(Scheme { k: k.parse().ok()?, m: m.parse().ok()? }));
         parsed.ok_or_else(|| format!("'{s}' is not a scheme; write data+parity units, such as 4+2"))
     }
 }
