@@ -5,12 +5,18 @@
 //! awaits that and runs the function again from the start (nothing had happened yet), with what was loaded pinned. When
 //! it returns `Ok`, its writes become one journal record and one set of memtable entries, atomically.
 
+mod block;
+mod cache;
 mod error;
+mod filter;
 mod flush;
 mod locks;
+mod manifest;
 mod memtable;
+mod merge;
 mod read;
 mod record;
+mod run;
 mod store;
 mod txn;
 
@@ -28,10 +34,13 @@ use basalt_pool::{Lsn, Pool, PoolError, ShardId};
 use basalt_reactor::LocalBoxFuture;
 use basalt_reactor::sync::{Mutex, Notify};
 use bytes::Bytes;
+use cache::Cache;
 use locks::Locks;
+use manifest::Manifest;
 use memtable::{Entry, Memtable};
-use read::{Pins, Run};
+use read::Pins;
 use record::Item;
+use run::Run;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Poll;
@@ -146,9 +155,13 @@ struct Inner {
     /// Why the last flush failed, until one succeeds.
     flush_failed: Cell<Option<FsError>>,
     flushing: Mutex<()>,
+    merging: Mutex<()>,
+    next_run: Cell<u64>,
+    cache: RefCell<Cache>,
     stats: Cell<IndexStats>,
-    /// Wakes the background tasks.
+    /// Wakes the background tasks that flush and merge.
     work: Notify,
+    merge_work: Notify,
     stopping: Cell<bool>,
 }
 
@@ -291,8 +304,8 @@ impl Index {
         let state = self.inner.state.borrow();
         state.newest_in_memory(key).filter(|e| e.value.is_some()).map(|e| e.lsn)
     }
-    /// Freezes the memtable, packs its pages, writes it as a run, merges when there are many, checkpoints. Runs by itself when
-    /// the journal has grown enough; callable to force it (before a clean stop).
+    /// Freezes the memtable, packs its pages, writes it as a run, checkpoints. Runs by itself when the journal has grown enough
+    /// (and merges when there are many runs); callable to force it.
     pub(crate) async fn flush(&self) -> FsResult<()> {
         self.inner.flush().await
     }
@@ -300,7 +313,14 @@ impl Index {
     pub(crate) async fn close(&self) -> FsResult<()> {
         let flushed = self.inner.flush().await;
         self.inner.stop();
+        // Neither task begins anything now; wait for what is under way.
+        drop(self.inner.flushing.lock().await);
+        drop(self.inner.merging.lock().await);
         flushed
+    }
+    /// Bound of the block cache (32 MiB unless set).
+    pub(crate) fn set_cache_bytes(&self, bytes: usize) {
+        self.inner.cache.borrow_mut().set_capacity(bytes);
     }
     pub(crate) fn stats(&self) -> IndexStats {
         self.inner.stats()
@@ -316,8 +336,22 @@ impl Drop for Index {
 impl Inner {
     /// From what the store recovered to the state as of the last record.
     fn restore(store: Rc<dyn Store>, recovery: Recovery, tuning: Tuning) -> Result<Rc<Inner>, PoolError> {
-        let mut state =
-            State { active: Memtable::default(), frozen: None, runs: Vec::new(), replay_from: Lsn(1) };
+        let manifest = match &recovery.checkpoint {
+            None => Manifest::default(),
+            Some(payload) => Manifest::decode(payload).ok_or_else(|| {
+                let lsn = recovery.checkpoint_lsn;
+                PoolError::Corrupt(format!(
+                    "the shard's manifest in checkpoint {lsn} has a form this version does not know; start the version that wrote it"
+                ))
+            })?,
+        };
+        let first = recovery.records.first().map(|(lsn, _)| *lsn);
+        let mut state = State {
+            active: Memtable::default(),
+            frozen: None,
+            runs: manifest.runs,
+            replay_from: first.unwrap_or(Lsn(recovery.checkpoint_lsn.0 + 1)),
+        };
         let mut replayed_bytes = 0;
         for (lsn, record) in &recovery.records {
             let lsn = *lsn;
@@ -339,6 +373,7 @@ impl Inner {
                 ))
             })?;
         }
+        let cache = Cache::new(tuning.cache_bytes);
         Ok(Rc::new(Inner {
             store,
             tuning,
@@ -349,24 +384,39 @@ impl Inner {
             in_flush: Cell::new(false),
             flush_failed: Cell::new(None),
             flushing: Mutex::new(()),
+            merging: Mutex::new(()),
+            next_run: Cell::new(manifest.next_run),
+            cache: RefCell::new(cache),
             stats: Cell::new(IndexStats::default()),
             work: Notify::new(),
+            merge_work: Notify::new(),
             stopping: Cell::new(false),
         }))
     }
     fn stats(&self) -> IndexStats {
         let state = self.state.borrow();
+        let cache = self.cache.borrow();
         let tables = [Some(&state.active), state.frozen.as_ref().map(|f| &f.table)];
         IndexStats {
             memtable_bytes: tables.iter().flatten().map(|t| t.bytes()).sum(),
             memtable_entries: tables.iter().flatten().map(|t| t.len()).sum(),
             runs: state.runs.len(),
+            run_bytes: state.runs.iter().map(|r| r.blocks * basalt_bdev::BLOCK_BYTES).sum(),
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            cache_bytes: cache.bytes(),
             ..self.stats.get()
         }
+    }
+    fn count(&self, count: impl FnOnce(&mut IndexStats)) {
+        let mut stats = self.stats.get();
+        count(&mut stats);
+        self.stats.set(stats);
     }
     fn stop(&self) {
         self.stopping.set(true);
         self.work.notify_all();
+        self.merge_work.notify_all();
     }
     /// A record of `bytes` went into the journal.
     fn journalled(&self, bytes: usize) {

@@ -42,6 +42,9 @@ impl Memtable {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &Entry)> {
         self.map.iter()
     }
+    pub(crate) fn into_entries(self) -> impl Iterator<Item = (Bytes, Entry)> {
+        self.map.into_iter()
+    }
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,1 +1,5 @@
+//! The index over a store in memory: against a model with crashes, and case by case.
 
+mod cases;
+mod memory;
+mod model;
