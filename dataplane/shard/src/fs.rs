@@ -43,7 +43,8 @@ pub(crate) struct Shared {
 /// What one reactor has of a mounted file system. Kept alive by a task of that reactor until unmount.
 struct Core {
     shared: Arc<Shared>,
-    pool: Pool,
+    /// `None` only where a test stands in for the pool.
+    pool: Option<Pool>,
     shards: RefCell<BTreeMap<u16, Rc<Shard>>>,
     stop: Notify,
 }
@@ -76,6 +77,22 @@ async fn is_mounted(uuid: Uuid) -> bool {
 }
 
 impl Shared {
+    /// A new mount: slot i goes to core i modulo the cores there are.
+    fn deal(uuid: Uuid, shards: Vec<ShardId>) -> Arc<Shared> {
+        let cores = basalt_reactor::core_count() as usize;
+        let mut incarnation = [0; 16];
+        let mut verifier = [0; 8];
+        basalt_reactor::fill_random(&mut incarnation);
+        basalt_reactor::fill_random(&mut verifier);
+        Arc::new(Shared {
+            incarnation: u128::from_le_bytes(incarnation),
+            uuid,
+            cores: (0..shards.len()).map(|i| CoreId((i % cores) as u16)).collect(),
+            shards,
+            verifier,
+        })
+    }
+
     /// Runs `f` on the reactor that has the shard of `slot`. `Stale` for a slot that does not exist.
     pub(crate) async fn on<T, F, Fut>(self: &Arc<Self>, slot: u16, f: F) -> FsResult<T>
     where
@@ -201,17 +218,7 @@ impl FileSystem {
             return refused(format!("file system {name:?} is mounted already"));
         }
         let cores = basalt_reactor::core_count();
-        let mut incarnation = [0; 16];
-        let mut verifier = [0; 8];
-        basalt_reactor::fill_random(&mut incarnation);
-        basalt_reactor::fill_random(&mut verifier);
-        let shared = Arc::new(Shared {
-            incarnation: u128::from_le_bytes(incarnation),
-            uuid: record.uuid,
-            cores: (0..record.slots.len()).map(|i| CoreId((i % cores as usize) as u16)).collect(),
-            shards: record.slots,
-            verifier,
-        });
+        let shared = Shared::deal(record.uuid, record.slots);
         let fs = FileSystem { shared, core: None };
         let opened = fs.open_everywhere(pool, cores).await;
         if let Err(error) = opened {
@@ -225,17 +232,26 @@ impl FileSystem {
     async fn open_everywhere(&self, pool: &PoolRef, cores: u16) -> Result<(), PoolError> {
         let entered = (0..cores).map(|core| {
             let (shared, pool) = (self.shared.clone(), pool.clone());
-            call_on(CoreId(core), move || enter_core(shared, pool))
+            call_on(CoreId(core), move || async move {
+                let pool = pool.attach().await?;
+                enter_core(shared, Some(pool));
+                Ok(())
+            })
         });
-        join_all(entered).await.into_iter().collect::<Result<(), _>>()?;
+        join_all(entered).await.into_iter().collect::<Result<(), PoolError>>()?;
         let opened = self.shared.cores.iter().enumerate().map(|(slot, core)| {
             let shared = self.shared.clone();
             call_on(*core, move || open_shard(shared, slot as u16))
         });
         join_all(opened).await.into_iter().collect::<Result<(), _>>()?;
         let failed = |error: FsError| PoolError::Corrupt(format!("finishing what a crash cut: {error}"));
-        self.shared.everywhere(|shard| async move { shard.recover().await }).await.map_err(failed)?;
-        self.shared.everywhere(|shard| async move { shard.start().await }).await.map_err(failed)
+        self.recover().await.map_err(failed)
+    }
+
+    /// In this order everywhere: first whatever was prepared is decided, then decisions may be forgotten.
+    async fn recover(&self) -> FsResult<()> {
+        self.shared.everywhere(|shard| async move { shard.recover().await }).await?;
+        self.shared.everywhere(|shard| async move { shard.start().await }).await
     }
 
     /// Flushes everything and closes the shards. Operations still running get `Delay`.
@@ -299,32 +315,63 @@ impl FileSystem {
     }
 }
 
-async fn enter_core(shared: Arc<Shared>, pool: PoolRef) -> Result<(), PoolError> {
+fn enter_core(shared: Arc<Shared>, pool: Option<Pool>) {
     let key = (shared.incarnation, basalt_reactor::current_core());
-    let core =
-        Rc::new(Core { shared, pool: pool.attach().await?, shards: RefCell::default(), stop: Notify::new() });
+    let core = Rc::new(Core { shared, pool, shards: RefCell::default(), stop: Notify::new() });
     CORES.with_borrow_mut(|cores| {
         cores.retain(|_, core| core.strong_count() > 0);
         cores.insert(key, Rc::downgrade(&core));
     });
     let stop = core.stop.notified();
-    basalt_reactor::spawn(async move {
+    drop(basalt_reactor::spawn(async move {
         stop.await;
         drop(core);
-    });
-    Ok(())
+    }));
 }
 
 async fn open_shard(shared: Arc<Shared>, slot: u16) -> Result<(), PoolError> {
     let id = shared.shards[slot as usize];
-    let Some(core) = core_here(shared.incarnation) else {
+    let core = core_here(shared.incarnation);
+    let Some((core, pool)) = core.as_ref().and_then(|core| Some((core, core.pool.as_ref()?))) else {
         return Err(PoolError::Stopped("unmounted while mounting".into()));
     };
-    match Shard::open(&core.pool, shared, slot).await {
+    match Shard::open(pool, shared, slot).await {
         Ok(shard) => {
             core.shards.borrow_mut().insert(slot, shard);
             Ok(())
         }
         Err(error) => Err(PoolError::Corrupt(format!("shard {id} could not be opened: {error}"))),
+    }
+}
+
+#[cfg(test)]
+impl FileSystem {
+    /// Over shards that `open` makes, on the cores there are.
+    pub(crate) async fn mount_over<Fut>(
+        uuid: Uuid,
+        slots: u16,
+        open: impl Fn(Arc<Shared>, u16) -> Fut + Send + Copy + 'static,
+    ) -> FsResult<FileSystem>
+    where
+        Fut: Future<Output = FsResult<Rc<Shard>>> + 'static,
+    {
+        let fs =
+            FileSystem { shared: Shared::deal(uuid, (0..slots as u32).map(ShardId).collect()), core: None };
+        for core in 0..basalt_reactor::core_count() {
+            let shared = fs.shared.clone();
+            call_on(CoreId(core), move || async move { enter_core(shared, None) }).await;
+        }
+        for slot in 0..slots {
+            let shared = fs.shared.clone();
+            call_on(fs.shared.cores[slot as usize], move || async move {
+                let shard = open(shared.clone(), slot).await?;
+                let core = core_here(shared.incarnation).ok_or(FsError::Delay)?;
+                core.shards.borrow_mut().insert(slot, shard);
+                Ok::<_, FsError>(())
+            })
+            .await?;
+        }
+        fs.recover().await?;
+        Ok(fs)
     }
 }

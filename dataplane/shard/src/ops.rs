@@ -22,6 +22,9 @@ mod rename;
 mod replay;
 mod view;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use crate::data::Data;
 use crate::fs::Shared;
 use crate::index::{Done, Index, Txn, TxnResult};
@@ -46,6 +49,8 @@ const GENERATION: u32 = 1;
 /// One shard, on the reactor that owns it.
 pub(crate) struct Shard {
     slot: u16,
+    /// Of this ownership; never the same twice.
+    epoch: u64,
     shared: Arc<Shared>,
     index: Rc<Index>,
     data: Rc<Data>,
@@ -63,9 +68,15 @@ impl Shard {
     /// Opens the index, and loads what is kept in memory of it. [`Shard::recover`] comes before the first operation.
     pub(crate) async fn open(pool: &Pool, shared: Arc<Shared>, slot: u16) -> FsResult<Rc<Shard>> {
         let index = Index::open(pool, shared.shards[slot as usize]).await?;
+        let epoch = index.store().epoch().0;
+        Shard::over(index, epoch, shared, slot).await
+    }
+
+    async fn over(index: Rc<Index>, epoch: u64, shared: Arc<Shared>, slot: u16) -> FsResult<Rc<Shard>> {
         let data = Data::new(index.clone());
         let shard = Rc::new(Shard {
             slot,
+            epoch,
             index,
             data,
             opens: RefCell::default(),

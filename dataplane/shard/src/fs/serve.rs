@@ -19,8 +19,10 @@ impl Vfs for FileSystem {
         self.shared.verifier
     }
     async fn statfs(&self) -> FsResult<FsStat> {
-        let Some(core) = &self.core else { return Err(FsError::Io) };
-        let capacity = core.pool.capacity().await.map_err(|_| FsError::Io)?;
+        let Some(pool) = self.core.as_ref().and_then(|core| core.pool.as_ref()) else {
+            return Err(FsError::Delay);
+        };
+        let capacity = pool.capacity().await.map_err(|_| FsError::Io)?;
         // Inodes are made as needed; what limits them is room, at about a block each.
         Ok(FsStat {
             total_bytes: capacity.total_bytes,

@@ -190,9 +190,7 @@ impl Shard {
         let n = self.across.counter.get();
         self.across.counter.set(n + 1);
         // Epochs are never reused, so neither is this.
-        (self.slot as u128) << 112
-            | (self.index.store().epoch().0 as u128 & ((1 << 48) - 1)) << 64
-            | n as u128
+        (self.slot as u128) << 112 | (self.epoch as u128 & ((1 << 48) - 1)) << 64 | n as u128
     }
 
     /// Does `parts`, wherever they belong; once started it is not to be dropped (callers spawn it). `stored` is the replay

@@ -57,6 +57,11 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        assert_eq!(self.answers.len(), self.order.len());
+        self.answers.len()
+    }
     pub(crate) fn insert(&mut self, n: u64, key: V3Key, stored: Stored) {
         self.next = self.next.max(n + 1);
         self.answers.insert(key, (n, stored));
