@@ -112,7 +112,7 @@ impl Default for Tuning {
             max_runs: 64,
             data_block_bytes: 16 << 10,
             partition_blocks: 64,
-            partition_keys: 8192,
+            partition_keys: 4096,
             cache_bytes: 32 << 20,
             attempts: 10_000,
             room_wait: Duration::from_secs(5),
@@ -423,7 +423,7 @@ impl Inner {
         /// What the journal adds to a record, about.
         const RECORD_HEADER_BYTES: usize = 32;
         self.since_freeze_bytes.set(self.since_freeze_bytes.get() + bytes + RECORD_HEADER_BYTES);
-        if self.since_freeze_bytes.get() > self.tuning.flush_journal_bytes {
+        if self.since_freeze_bytes.get() > self.tuning.flush_journal_bytes || self.store.flush_due() {
             self.work.notify_all();
         }
     }

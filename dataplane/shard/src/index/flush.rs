@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Memtable entries looked at or freed before others run: some 50 µs.
 const SLICE_ENTRIES: usize = 256;
+/// Less than this is not flushed before the journal is full.
+const MIN_FLUSH_BYTES: usize = 64 << 10;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(5);
 
@@ -67,7 +69,7 @@ impl Inner {
         }
         let new = self.write_run(&frozen).await.map_err(fs_error)?;
         let (run, stripes) = new.map_or((None, Vec::new()), |n| (Some(n.run), n.stripes));
-        self.install(&stripes, &[], |state| {
+        let checkpoint = self.install(&stripes, &[], |state| {
             state.runs.splice(0..0, run.map(Rc::new));
             state.frozen = None;
             state.replay_from = Lsn(frozen.upto.0 + 1 + u64::from(planted::is(Planted::CheckpointTooEarly)));
@@ -81,7 +83,8 @@ impl Inner {
                 basalt_reactor::yield_now().await;
             }
         }
-        Ok(())
+        // Until then the journal has no more room than before, and another flush would not help.
+        self.store.wait_durable(checkpoint).await.map_err(fs_error)
     }
 
     /// Pages of the frozen table that nothing newer has replaced.
@@ -137,7 +140,12 @@ impl Inner {
     }
 
     /// Changes the set of runs, accounts for it and appends the checkpoint, in one breath.
-    pub(super) fn install(&self, stripes: &[StripeRecord], dead: &[Placed], change: impl FnOnce(&mut State)) {
+    pub(super) fn install(
+        &self,
+        stripes: &[StripeRecord],
+        dead: &[Placed],
+        change: impl FnOnce(&mut State),
+    ) -> Lsn {
         let lsn = Lsn(self.store.last_lsn().0 + 1);
         for s in stripes {
             self.store.apply_stripe(lsn, s);
@@ -150,6 +158,7 @@ impl Inner {
         let manifest = Manifest { next_run: self.next_run.get(), runs: state.runs.clone() };
         let got = self.store.checkpoint(&manifest.encode(), state.replay_from);
         debug_assert_eq!(got, lsn);
+        lsn
     }
 
     fn wants_flush(&self) -> bool {
@@ -158,7 +167,8 @@ impl Inner {
         state.frozen.is_some()
             || since > self.tuning.flush_journal_bytes
             || state.active.bytes() > self.tuning.flush_memtable_bytes
-            // Somebody waits for room, or soon will.
+            || since > MIN_FLUSH_BYTES && self.store.flush_due()
+            // Somebody waits for room.
             || since > 0 && self.store.room().is_pending()
     }
 

@@ -17,6 +17,10 @@ pub(crate) trait Store {
     /// Whether the journal takes a client's record now; pending when it has no room.
     fn room(&self) -> Poll<Result<()>>;
     fn wait_room(&self) -> LocalBoxFuture<'_, Result<()>>;
+    /// Whether the journal is so full that a flush should make room, whatever was written since the last.
+    fn flush_due(&self) -> bool {
+        false
+    }
     fn checkpoint(&self, payload: &[u8], replay_from: Lsn) -> Lsn;
     fn write(&self, class: Class, pieces: Vec<Piece>) -> LocalBoxFuture<'_, Result<Written>>;
     fn read(&self, at: BlockAddr, blocks: u32) -> LocalBoxFuture<'_, Result<Bytes>>;

@@ -209,6 +209,10 @@ impl<'a> Txn<'a> {
         Ok(Some(lsn))
     }
     fn append(&self) -> TxnResult<Lsn> {
+        if let Some(key) = self.writes.keys().find(|k| k.len() > usize::from(u16::MAX)) {
+            tracing::error!("a key of {} bytes exceeds what records hold; refused", key.len());
+            return Err(FsError::Resource.into());
+        }
         let mut w = record::Writer::new();
         for (key, value) in &self.writes {
             match value {

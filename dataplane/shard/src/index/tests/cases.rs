@@ -270,7 +270,10 @@ fn replay_is_fast() {
     for n in 0u32.. {
         let mut w = super::super::record::Writer::new();
         w.put(&key(n), &[1; 150]);
-        w.put(&[&[tag::DIRENT][..], &n.wrapping_mul(2654435761).to_be_bytes(), b"some-file-name"].concat(), &[2; 10]);
+        w.put(
+            &[&[tag::DIRENT][..], &n.wrapping_mul(2654435761).to_be_bytes(), b"some-file-name"].concat(),
+            &[2; 10],
+        );
         bytes += w.bytes().len();
         records.push((Lsn(u64::from(n) + 1), bytes::Bytes::copy_from_slice(w.bytes())));
         if bytes > 8 << 20 {
