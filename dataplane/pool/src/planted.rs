@@ -19,10 +19,16 @@ pub enum Planted {
     IgnoredChecksum,
     /// The identity tag of a block checksum (segment, unit, block) is not compared.
     IgnoredChecksumAddress,
+    /// A journal block counts as durable when one member has it.
+    AckOneMirror,
+    /// Recovery takes an unreadable block below the committed LSN for the journal's end.
+    TailCutsCommitted,
+    /// A segment goes back to the root before the record that killed it is durable.
+    ReusedSegmentEarly,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 7] = [
+    pub const ALL: [Planted; 10] = [
         Planted::RootMinorityAck,
         Planted::StaleEpochAccepted,
         Planted::ReturnedDriveTrusted,
@@ -30,6 +36,9 @@ impl Planted {
         Planted::SkippedFlush,
         Planted::IgnoredChecksum,
         Planted::IgnoredChecksumAddress,
+        Planted::AckOneMirror,
+        Planted::TailCutsCommitted,
+        Planted::ReusedSegmentEarly,
     ];
 }
 
