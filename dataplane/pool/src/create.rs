@@ -97,7 +97,7 @@ pub(crate) async fn create(
     let (state, root_drives, shared_drives) = first_state(&scanned, &layouts, pool_uuid, scheme, spec);
     let shared = Shared::new(pool_uuid, spec.name.clone(), scheme, layouts[0], shared_drives);
     let first = Position { term: FIRST_TERM, sequence: 0 };
-    let root = Root::new(shared.clone(), root_drives, state, first, 0, size_notes(&sizes));
+    let root = Root::new(shared.clone(), root_drives, state, first, (0, 0), size_notes(&sizes));
     let finish = async {
         root.settled().await?;
         // Labels come when the root can be read, and the pool counts as made when all have one.
@@ -105,7 +105,7 @@ pub(crate) async fn create(
         root.mark_ready().await
     };
     if let Err(error) = finish.await {
-        root.close();
+        root.close().await;
         return Err(error);
     }
     Pool::attach(shared).await

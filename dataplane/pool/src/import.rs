@@ -296,13 +296,12 @@ async fn start(
         apply_own(&mut state, &Record::DriveOut { index, since: sequence, cause });
     }
     let position = Position { term, sequence };
-    let root = Root::new(shared.clone(), root_drives, state, position, label_generation, notes);
+    // The commit task rewrites labels when the root set is not the one that they name.
+    let labelled = if repair { 0 } else { state.root_set.generation };
+    let root = Root::new(shared.clone(), root_drives, state, position, (label_generation, labelled), notes);
     if let Err(error) = root.settled().await {
-        root.close();
+        root.close().await;
         return Err(error);
-    }
-    if repair {
-        root.write_labels().await;
     }
     Pool::attach(shared).await
 }

@@ -168,7 +168,7 @@ impl Pool {
     pub async fn close(&self) -> Result<()> {
         self.at_root(move |root| async move {
             let settled = root.settled().await;
-            root.close();
+            root.close().await;
             settled
         })
         .await

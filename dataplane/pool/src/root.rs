@@ -71,6 +71,8 @@ struct Inner {
     stopped: Option<String>,
     label_generation: u64,
     labelled_root_set: u64,
+    /// The commit task is gone, and nothing of it is under way any more.
+    ended: bool,
     notes: Vec<String>,
 }
 
@@ -89,7 +91,7 @@ impl Root {
         drives: BTreeMap<DriveIndex, RootDrive>,
         state: RootState,
         position: Position,
-        label_generation: u64,
+        (label_generation, labelled_root_set): (u64, u64),
         notes: Vec<String>,
     ) -> Rc<Root> {
         let areas = drives.iter().map(|(i, d)| (*i, d.newest_area)).collect();
@@ -113,7 +115,8 @@ impl Root {
                 failed: None,
                 stopped: None,
                 label_generation,
-                labelled_root_set: 0,
+                labelled_root_set,
+                ended: false,
                 notes,
             }),
             work: Notify::new(),
@@ -132,6 +135,7 @@ impl Root {
         loop {
             let wake = self.work.notified();
             if self.inner.borrow().stopped.is_some() {
+                self.inner.borrow_mut().ended = true;
                 self.progress.notify_all();
                 return;
             }
@@ -205,7 +209,7 @@ impl Root {
         }
     }
 
-    /// All copies on all live drives.
+    /// All copies on all live drives. Only one may run at a time: at creation, later from the commit task.
     pub(crate) async fn write_labels(&self) {
         let (labels, set_generation) = {
             let mut inner = self.inner.borrow_mut();
@@ -315,12 +319,19 @@ impl Root {
         .await
     }
 
-    /// No more commits; outstanding ones fail.
-    pub(crate) fn close(&self) {
+    /// No more commits; outstanding ones fail. Returns when nothing is being written any more.
+    pub(crate) async fn close(&self) {
         crate::shared::deregister(self.shared.key);
         self.inner.borrow_mut().stopped.get_or_insert_with(|| "the pool is closed".to_string());
         self.work.notify_all();
         self.progress.notify_all();
+        loop {
+            let progress = self.progress.notified();
+            if self.inner.borrow().ended {
+                return;
+            }
+            progress.await;
+        }
     }
 
     // ---- requests
