@@ -39,6 +39,7 @@ use crate::inode::Inode;
 use crate::keys;
 use crate::vfs::*;
 use basalt_pool::{BlockAddr, PoolError};
+use basalt_reactor::Instant;
 use basalt_reactor::sync::Notify;
 use cache::Cache;
 use file::File;
@@ -103,6 +104,8 @@ pub(crate) struct Data {
     kick: Rc<Notify>,
     /// A writer waits for dirty pages to become clean.
     pressure: Cell<bool>,
+    /// When the background looks through all dirty files again for old ones.
+    next_look: Cell<Instant>,
     /// Background write-backs under way.
     writing_back: Cell<usize>,
     /// What the last background write-back failed with; a writer that would wait for room gets it.
@@ -125,6 +128,7 @@ impl Data {
             gathered: RefCell::default(),
             kick: kick.clone(),
             pressure: Cell::new(false),
+            next_look: Cell::new(Instant(0)),
             writing_back: Cell::new(0),
             failing: Cell::new(None),
             full: Cell::new(false),
@@ -142,6 +146,7 @@ impl Data {
         data
     }
     /// Bounds of the page cache and of the dirty part of it. Defaults: 128 MiB and 64 MiB.
+    #[cfg(test)]
     pub(crate) fn set_limits(&self, cache_bytes: u64, dirty_bytes: u64) {
         self.cache.set_limits(cache_bytes, dirty_bytes);
         self.cache.evict();

@@ -57,7 +57,7 @@ pub(super) struct File {
 
 /// A stretch of a file, in pages, as the cache knows it.
 pub(super) enum Stretch {
-    Cached { first: u64, end: u64, data: Vec<Bytes> },
+    Cached(Vec<Bytes>),
     Missing { first: u64, end: u64 },
 }
 
@@ -149,7 +149,7 @@ impl File {
     pub(super) fn stretches(&self, first: u64, end: u64) -> Vec<Stretch> {
         let mut pages = self.pages.borrow_mut();
         let mut out = Vec::new();
-        let mut cached: Option<(u64, Joiner)> = None;
+        let mut cached: Option<Joiner> = None;
         let mut missing: Option<u64> = None;
         let mut page = first;
         while page < end {
@@ -164,26 +164,26 @@ impl File {
                             if let Some(first) = missing.take() {
                                 out.push(Stretch::Missing { first, end: p });
                             }
-                            cached.get_or_insert_with(|| (p, Joiner::default())).1.push(content);
+                            cached.get_or_insert_default().push(content);
                         }
                         None => {
-                            if let Some((first, j)) = cached.take() {
-                                out.push(Stretch::Cached { first, end: p, data: j.finish() });
+                            if let Some(j) = cached.take() {
+                                out.push(Stretch::Cached(j.finish()));
                             }
                             missing.get_or_insert(p);
                         }
                     }
                 }
             } else {
-                if let Some((first, j)) = cached.take() {
-                    out.push(Stretch::Cached { first, end: page, data: j.finish() });
+                if let Some(j) = cached.take() {
+                    out.push(Stretch::Cached(j.finish()));
                 }
                 missing.get_or_insert(page);
             }
             page = stop;
         }
-        if let Some((first, j)) = cached {
-            out.push(Stretch::Cached { first, end, data: j.finish() });
+        if let Some(j) = cached {
+            out.push(Stretch::Cached(j.finish()));
         }
         if let Some(first) = missing {
             out.push(Stretch::Missing { first, end });
@@ -246,7 +246,7 @@ impl File {
             if base >= end {
                 break;
             }
-            let mut i = if first > base { first - base } else { 0 };
+            let mut i = first.saturating_sub(base);
             while i < CHUNK_PAGES {
                 i += (bits as u64 >> i).trailing_zeros().min((CHUNK_PAGES - i) as u32) as u64;
                 let ones = (bits as u64 >> i).trailing_ones() as u64;

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 /// Where a part of the range is.
 pub(super) enum Part {
-    Memory { end: u64, data: Vec<Bytes> },
+    Memory(Vec<Bytes>),
     Hole { first: u64, end: u64 },
     Stored { first: u64, end: u64, at: BlockAddr },
 }
@@ -28,6 +28,8 @@ pub(super) enum Plan {
 
 /// Waits for others' reads before a read goes to the drives itself.
 const WAITS_MAX: usize = 4;
+/// A larger read gets a shorter answer, as protocols allow.
+const READ_MAX_BYTES: u64 = 8 << 20;
 /// Largest single piece of zeroes.
 const ZEROES_BYTES: u64 = 128 << 10;
 
@@ -50,7 +52,7 @@ impl Data {
                 .run_nowait(|txn| {
                     let inode = merged(txn, &file)?;
                     check(&inode)?;
-                    let end = inode.size.min(offset.saturating_add(len as u64));
+                    let end = inode.size.min(offset.saturating_add((len as u64).min(READ_MAX_BYTES)));
                     if end <= offset {
                         return Ok((inode, offset, Plan::Parts(Vec::new(), None)));
                     }
@@ -75,7 +77,7 @@ impl Data {
         self.cache.evict();
         self.index.wait_durable(observed).await?;
         let data = trim(data, (offset % PAGE_BYTES) as usize, (end - offset) as usize);
-        Ok(ReadReply { data, eof: offset.saturating_add(len as u64) >= attr.size, attr })
+        Ok(ReadReply { data, eof: end >= attr.size, attr })
     }
 
     /// Finds pages `first..end`, as of this moment: what it returns is true as long as nothing suspends.
@@ -91,8 +93,8 @@ impl Data {
         let (mut load_first, mut load_end) = (u64::MAX, 0);
         for stretch in file.stretches(first, end) {
             let (first, end) = match stretch {
-                Stretch::Cached { end, data, .. } => {
-                    parts.push(Part::Memory { end, data });
+                Stretch::Cached(data) => {
+                    parts.push(Part::Memory(data));
                     continue;
                 }
                 Stretch::Missing { first, end } => (first, end),
@@ -108,7 +110,7 @@ impl Data {
             while page < end {
                 if let Some((_, value)) = journalled.next_if(|(p, _)| *p <= page) {
                     let content = padded(value.get(..PAGE_BYTES as usize).unwrap_or(&value));
-                    parts.push(Part::Memory { end: page + 1, data: single(&content) });
+                    parts.push(Part::Memory(single(&content)));
                     file.put_clean(&self.cache, page, content);
                     page += 1;
                     continue;
@@ -159,7 +161,7 @@ impl Data {
         let mut out = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
-                Part::Memory { data, .. } => out.extend(data),
+                Part::Memory(data) => out.extend(data),
                 Part::Hole { first, end } => {
                     let mut left = (end - first) * PAGE_BYTES;
                     while left > 0 {

@@ -108,7 +108,7 @@ impl Data {
         if kept_bytes > 0 && !planted::is(Planted::TruncateKeepsTail) {
             match self.plan(txn, file, keep - 1, keep, true)? {
                 Plan::Parts(parts, None) => {
-                    if let Some(Part::Memory { data, .. }) = parts.first() {
+                    if let Some(Part::Memory(data)) = parts.first() {
                         let old: Vec<u8> = data.concat();
                         tail = Some(padded(old.get(..kept_bytes).unwrap_or(&old)));
                     }

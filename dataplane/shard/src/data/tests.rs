@@ -15,13 +15,13 @@ use bytes::Bytes;
 use media::Media;
 use std::rc::Rc;
 
-pub(super) struct Shard {
-    pub(super) index: Rc<Index>,
-    pub(super) data: Rc<Data>,
-    pub(super) media: Rc<Media>,
+struct Shard {
+    index: Rc<Index>,
+    data: Rc<Data>,
+    media: Rc<Media>,
 }
 
-pub(super) fn open(media: &Rc<Media>) -> Shard {
+fn open(media: &Rc<Media>) -> Shard {
     let (store, recovery) = media.open();
     let tuning =
         Tuning { flush_journal_bytes: 64 << 10, flush_memtable_bytes: 128 << 10, ..Tuning::default() };
@@ -31,21 +31,21 @@ pub(super) fn open(media: &Rc<Media>) -> Shard {
     Shard { index, data, media: media.clone() }
 }
 
-pub(super) fn any(_: &Inode) -> FsResult<()> {
+fn any(_: &Inode) -> FsResult<()> {
     Ok(())
 }
 
-pub(super) fn noise(len: usize) -> Vec<u8> {
+fn noise(len: usize) -> Vec<u8> {
     let mut v = vec![0; len];
     basalt_reactor::fill_random(&mut v);
     v
 }
-pub(super) fn below(n: usize) -> usize {
+fn below(n: usize) -> usize {
     (basalt_reactor::random_u64() % n as u64) as usize
 }
 
 impl Shard {
-    pub(super) async fn create(&self, ino: Ino) {
+    async fn create(&self, ino: Ino) {
         self.index
             .run(|txn| {
                 let inode = Inode {
@@ -80,35 +80,29 @@ impl Shard {
             .await
             .expect("creates");
     }
-    pub(super) async fn inode(&self, ino: Ino) -> Inode {
+    async fn inode(&self, ino: Ino) -> Inode {
         let file = self.data.file(ino);
         self.index.run(|txn| super::merged(txn, &file)).await.expect("is there")
     }
-    pub(super) async fn write(
-        &self,
-        ino: Ino,
-        offset: usize,
-        data: &[u8],
-        s: Stability,
-    ) -> FsResult<WriteReply> {
+    async fn write(&self, ino: Ino, offset: usize, data: &[u8], s: Stability) -> FsResult<WriteReply> {
         // In odd pieces, as a protocol delivers them.
         let pieces = data.chunks(1 + below(10_000)).map(Bytes::copy_from_slice).collect();
         self.data.write(ino, offset as u64, pieces, s, [7; 8], &any).await
     }
-    pub(super) async fn read(&self, ino: Ino, offset: usize, len: usize) -> FsResult<Vec<u8>> {
+    async fn read(&self, ino: Ino, offset: usize, len: usize) -> FsResult<Vec<u8>> {
         let r = self.data.read(ino, offset as u64, len as u32, &any).await?;
         let bytes = r.data.concat();
         assert!(bytes.len() <= len);
         assert_eq!(r.eof, (offset + len) as u64 >= r.attr.size);
         Ok(bytes)
     }
-    pub(super) async fn read_all(&self, ino: Ino) -> Vec<u8> {
+    async fn read_all(&self, ino: Ino) -> Vec<u8> {
         let size = self.inode(ino).await.size as usize;
         let all = self.read(ino, 0, size + 10).await.expect("reads");
         assert_eq!(all.len(), size);
         all
     }
-    pub(super) async fn truncate(&self, ino: Ino, size: usize) -> FsResult<(PreAttr, Attr)> {
+    async fn truncate(&self, ino: Ino, size: usize) -> FsResult<(PreAttr, Attr)> {
         self.data
             .resize(ino, &|inode, _| {
                 inode.size = size as u64;
@@ -117,7 +111,7 @@ impl Shard {
             .await
     }
     /// The file's record and what is stored for it agree, and nothing stored is let go.
-    pub(super) async fn audit(&self, ino: Ino) {
+    async fn audit(&self, ino: Ino) {
         let (inode, runs, pages) = self
             .index
             .run(|txn| {

@@ -9,6 +9,7 @@ use crate::planted::{self, Planted};
 use crate::vfs::*;
 use basalt_pool::Class;
 use basalt_pool::store::{Owner, Piece, Written};
+use basalt_reactor::Instant;
 use basalt_reactor::sync::{Notify, join_all};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -179,15 +180,21 @@ impl Data {
             self.start_one(&self.file(ino), true);
         }
         let pressed = self.cache.half_dirty() || self.pressure.replace(false);
-        let dirty: Vec<Ino> = self.dirty_files.borrow().iter().copied().collect();
-        for ino in dirty {
-            if self.writing_back.get() >= BACKGROUND_MAX {
-                break;
+        let time_to_look = now >= self.next_look.get();
+        if (pressed || time_to_look) && self.writing_back.get() < BACKGROUND_MAX {
+            if time_to_look {
+                self.next_look.set(Instant(now.0 + TICK.as_nanos() as u64));
             }
-            let file = self.file(ino);
-            let old = file.dirty_since.get().is_some_and(|t| now.since(t) >= AGE);
-            if (old || pressed) && now >= file.retry_at.get() {
-                self.start_one(&file, false);
+            let dirty: Vec<Ino> = self.dirty_files.borrow().iter().copied().collect();
+            for ino in dirty {
+                if self.writing_back.get() >= BACKGROUND_MAX {
+                    break;
+                }
+                let file = self.file(ino);
+                let old = file.dirty_since.get().is_some_and(|t| now.since(t) >= AGE);
+                if (old || pressed) && now >= file.retry_at.get() {
+                    self.start_one(&file, false);
+                }
             }
         }
         !self.dirty_files.borrow().is_empty()
@@ -207,7 +214,7 @@ impl Data {
             let outcome = data.write_back(&file, 0, u64::MAX, whole_stripes).await;
             if let Err(e) = outcome {
                 tracing::warn!(ino = file.ino.0, error = %e, "write-back failed; it is tried again");
-                file.retry_at.set(basalt_reactor::Instant(basalt_reactor::now().0 + RETRY.as_nanos() as u64));
+                file.retry_at.set(Instant(basalt_reactor::now().0 + RETRY.as_nanos() as u64));
                 data.failing.set(Some(e));
                 // Writers that wait for room learn of it.
                 data.cache.cleaned.notify_all();

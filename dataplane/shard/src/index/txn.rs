@@ -3,6 +3,7 @@
 use super::memtable::{Entry, bounds};
 use super::read::Pins;
 use super::{Inner, Stop, TxnResult, record};
+use crate::keys::tag;
 use crate::vfs::{FsError, WallTime};
 use basalt_pool::store::{MAX_RECORD_BYTES, StripeRecord};
 use basalt_pool::{BlockAddr, Lsn};
@@ -63,7 +64,10 @@ impl<'a> Txn<'a> {
         let mut own = self.writes.range::<[u8], _>(bounds(from, to)).peekable();
         let mut active = state.active.range(from, to).peekable();
         let mut frozen = state.frozen.as_ref().map(|f| f.table.range(from, to).peekable());
-        let mut runs = self.pins.seek(self.inner, &state.runs, from, to)?;
+        // Journalled pages are in no run: looking for them costs no block of one.
+        let in_memtables_only = from.first() == Some(&tag::PAGE) && to.first() == Some(&tag::PAGE);
+        let runs: &[_] = if in_memtables_only { &[] } else { &state.runs };
+        let mut runs = self.pins.seek(self.inner, runs, from, to)?;
         let mut out = Vec::new();
         while out.len() < limit {
             // The smallest key of all sources; where several have it, the newest source's word counts.

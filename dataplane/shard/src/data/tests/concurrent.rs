@@ -60,6 +60,7 @@ fn run(seed: u64) -> u64 {
         };
         let owners = async {
             join_all((0..TASKS).map(|me| owner(&s, me, 150))).await;
+            s.audit(F).await;
         };
         let all: Vec<basalt_reactor::LocalBoxFuture<'_, ()>> = vec![Box::pin(flusher), Box::pin(owners)];
         join_all(all).await;

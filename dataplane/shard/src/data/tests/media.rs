@@ -32,6 +32,8 @@ pub(super) struct Media {
     durable: Cell<Lsn>,
     highest: Cell<Lsn>,
     blocks: RefCell<BTreeMap<Addr, Vec<u8>>>,
+    /// Blocks of the index's own runs.
+    own: RefCell<std::collections::BTreeSet<Addr>>,
     dead: RefCell<BTreeMap<Addr, Lsn>>,
     next_block: Cell<u32>,
     /// Blocks there is room for; `Class::Meta` may use as many again.
@@ -51,9 +53,10 @@ impl Media {
             durable: Cell::new(Lsn(0)),
             highest: Cell::new(Lsn(0)),
             blocks: RefCell::default(),
+            own: RefCell::default(),
             dead: RefCell::default(),
             next_block: Cell::new(0),
-            capacity: Cell::new(usize::MAX / 4),
+            capacity: Cell::new(usize::MAX / 2),
             broken: Cell::new(false),
             appended: Cell::new(0),
             data_writes: Cell::new(0),
@@ -97,8 +100,10 @@ impl Media {
         *store.me.borrow_mut() = Rc::downgrade(&store);
         (store, recovery)
     }
+    /// Blocks of files that were written and not let go.
     pub(super) fn live(&self) -> usize {
-        self.blocks.borrow().len() - self.dead.borrow().len()
+        let (dead, own) = (self.dead.borrow(), self.own.borrow());
+        self.blocks.borrow().keys().filter(|a| !dead.contains_key(a) && !own.contains(a)).count()
     }
     pub(super) fn is_live(&self, at: BlockAddr) -> bool {
         self.blocks.borrow().contains_key(&addr(at)) && !self.dead.borrow().contains_key(&addr(at))
@@ -216,8 +221,8 @@ impl Store for MemStore {
             if self.media.broken.get() && class == Class::Data {
                 return Err(PoolError::Stopped("a test says so".into()));
             }
-            let room = self.media.capacity.get() * if class == Class::Meta { 2 } else { 1 };
-            if self.media.live() + total / BLOCK > room {
+            let room = self.media.capacity.get().saturating_mul(if class == Class::Meta { 2 } else { 1 });
+            if room < usize::MAX / 4 && self.media.live() + total / BLOCK > room {
                 return Err(PoolError::NoSpace("the test's pool".into()));
             }
             self.media.data_writes.set(self.media.data_writes.get() + 1);
@@ -236,6 +241,9 @@ impl Store for MemStore {
                     for (i, b) in content.chunks(BLOCK).enumerate() {
                         let at = BlockAddr { block: block + i as u32, ..at };
                         self.media.blocks.borrow_mut().insert(addr(at), b.to_vec());
+                        if p.owner.inode == 0 {
+                            self.media.own.borrow_mut().insert(addr(at));
+                        }
                     }
                     runs.push(Placed { at, blocks: n as u32 });
                     content = rest;
