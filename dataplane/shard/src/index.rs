@@ -159,6 +159,8 @@ struct Inner {
     next_run: Cell<u64>,
     cache: RefCell<Cache>,
     stats: Cell<IndexStats>,
+    /// The last record that was found when the shard was opened.
+    recovered: Lsn,
     /// Wakes the background tasks that flush and merge.
     work: Notify,
     merge_work: Notify,
@@ -189,9 +191,12 @@ impl State {
 impl Index {
     /// Opens the shard's store, restores the newest checkpoint and replays the journal into the memtable.
     pub(crate) async fn open(pool: &Pool, shard: ShardId) -> FsResult<Rc<Index>> {
+        Index::open_tuned(pool, shard, Tuning::default()).await
+    }
+    async fn open_tuned(pool: &Pool, shard: ShardId, tuning: Tuning) -> FsResult<Rc<Index>> {
         let (store, recovery) = ShardStore::open(pool, shard).await.map_err(fs_error)?;
         let store = Rc::new(store);
-        let inner = Inner::restore(store.clone(), recovery, Tuning::default()).map_err(fs_error)?;
+        let inner = Inner::restore(store.clone(), recovery, tuning).map_err(fs_error)?;
         store.start().await.map_err(fs_error)?;
         inner.start_background();
         Ok(Rc::new(Index { inner, shard_store: Some(store) }))
@@ -374,6 +379,7 @@ impl Inner {
             })?;
         }
         let cache = Cache::new(tuning.cache_bytes);
+        let last = recovery.records.last().map_or(Lsn(0), |(lsn, _)| *lsn);
         Ok(Rc::new(Inner {
             store,
             tuning,
@@ -388,6 +394,7 @@ impl Inner {
             next_run: Cell::new(manifest.next_run),
             cache: RefCell::new(cache),
             stats: Cell::new(IndexStats::default()),
+            recovered: last.max(recovery.checkpoint_lsn),
             work: Notify::new(),
             merge_work: Notify::new(),
             stopping: Cell::new(false),

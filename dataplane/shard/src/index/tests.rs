@@ -3,3 +3,4 @@
 mod cases;
 mod memory;
 mod model;
+mod real;

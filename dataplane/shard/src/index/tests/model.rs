@@ -19,7 +19,7 @@ use std::time::Duration;
 
 type Write = (Bytes, Option<Bytes>);
 
-struct Model {
+pub(super) struct Model {
     /// Value and the record that put it.
     now: BTreeMap<Bytes, (Bytes, Lsn)>,
     /// Record of each key's last change, deletions too.
@@ -29,7 +29,7 @@ struct Model {
     answered: Lsn,
 }
 impl Model {
-    fn new() -> Model {
+    pub(super) fn new() -> Model {
         Model { now: BTreeMap::new(), changed: BTreeMap::new(), history: Vec::new(), answered: Lsn(0) }
     }
     fn apply(&mut self, lsn: Lsn, writes: Vec<Write>) {
@@ -42,7 +42,7 @@ impl Model {
         }
         self.history.push((lsn, writes));
     }
-    fn crash(&mut self, last: Lsn) {
+    pub(super) fn crash(&mut self, last: Lsn) {
         assert!(
             self.answered <= last,
             "answered from record {}, which a crash took back to {last}",
@@ -68,7 +68,7 @@ impl Model {
     }
 }
 
-fn tiny() -> Tuning {
+pub(super) fn tiny() -> Tuning {
     Tuning {
         flush_journal_bytes: 3000,
         flush_memtable_bytes: 9000,
@@ -99,21 +99,17 @@ fn random_value() -> Vec<u8> {
     v
 }
 
-struct World {
-    index: Rc<Index>,
-    store: Rc<MemoryStore>,
+pub(super) struct World {
+    pub(super) index: Rc<Index>,
     model: Rc<RefCell<Model>>,
-    ops: Rc<Cell<u64>>,
+    pub(super) ops: Cell<u64>,
 }
 thread_local! {
-    static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+    static WORLD: RefCell<Option<(Rc<World>, Rc<MemoryStore>)>> = const { RefCell::new(None) };
 }
 
-fn open(media: &Rc<RefCell<Media>>, model: &Rc<RefCell<Model>>, tuning: Tuning) -> Rc<World> {
-    let (store, recovery) = MemoryStore::open(media);
-    let inner = Inner::restore(store.clone(), recovery, tuning).expect("what was written can be read");
-    inner.start_background();
-    let index = Rc::new(Index { inner, shard_store: None });
+/// Lets the model follow an index that was just opened, and checks that it holds what the model holds.
+pub(super) async fn follow(index: Rc<Index>, model: &Rc<RefCell<Model>>) -> Rc<World> {
     let (weak, m) = (Rc::downgrade(&index), model.clone());
     index.set_pack_pages(Rc::new(move |pages| {
         let (weak, model): (Weak<Index>, _) = (weak.clone(), m.clone());
@@ -142,7 +138,22 @@ fn open(media: &Rc<RefCell<Media>>, model: &Rc<RefCell<Model>>, tuning: Tuning) 
             Ok(())
         })
     }));
-    Rc::new(World { index, store, model: model.clone(), ops: Rc::default() })
+    let all = index.run(|txn| txn.scan(&[], &[], usize::MAX)).await.expect("nothing fails here");
+    assert_eq!(all, model.borrow().scan(&[], &[], usize::MAX), "after a restart");
+    Rc::new(World { index, model: model.clone(), ops: Cell::new(0) })
+}
+
+/// Operations by several tasks, for ever.
+pub(super) fn work(w: &Rc<World>) {
+    for _ in 0..4 {
+        let w = w.clone();
+        drop(basalt_reactor::spawn(async move {
+            loop {
+                operation(&w).await;
+                basalt_reactor::sleep(Duration::from_micros(random(60))).await;
+            }
+        }));
+    }
 }
 
 async fn operation(w: &World) {
@@ -261,33 +272,27 @@ fn simulate(seed: u64, lives: u64) -> (u64, IndexStats) {
     for _ in 0..lives {
         let (md, ml) = (media.clone(), model.clone());
         sim.spawn_on(node, move || async move {
-            let w = open(&md, &ml, tiny());
-            WORLD.set(Some(w.clone()));
-            let all = w.index.run(|txn| txn.scan(&[], &[], usize::MAX)).await.expect("nothing fails here");
-            assert_eq!(all, ml.borrow().scan(&[], &[], usize::MAX), "after a restart");
-            for _ in 0..4 {
-                let w = w.clone();
-                drop(basalt_reactor::spawn(async move {
-                    loop {
-                        operation(&w).await;
-                        basalt_reactor::sleep(Duration::from_micros(random(60))).await;
-                    }
-                }));
-            }
+            let (store, recovery) = MemoryStore::open(&md);
+            let inner =
+                Inner::restore(store.clone(), recovery, tiny()).expect("what was written can be read");
+            inner.start_background();
+            let w = follow(Rc::new(Index { inner, shard_store: None }), &ml).await;
+            WORLD.set(Some((w.clone(), store)));
+            work(&w);
         });
         let ops = 50 + sim.random_u64() % 400;
         let reached = sim.run_until(Duration::from_secs(60), || {
-            WORLD.with_borrow(|w| w.as_ref().is_some_and(|w| w.ops.get() >= ops))
+            WORLD.with_borrow(|w| w.as_ref().is_some_and(|(w, _)| w.ops.get() >= ops))
         });
         assert!(reached, "stuck");
-        let w = WORLD.take().expect("set by the task");
+        let (w, store) = WORLD.take().expect("set by the task");
         let s = w.index.stats();
         total.flushes += s.flushes;
         total.merges += s.merges;
         total.cache_hits += s.cache_hits;
         total.cache_misses += s.cache_misses;
         sim.crash(node);
-        let last = w.store.cut(|unsure| sim.random_u64() % (unsure + 1));
+        let last = store.cut(|unsure| sim.random_u64() % (unsure + 1));
         drop(w);
         model.borrow_mut().crash(last);
         sim.restart(node, 1);
