@@ -50,6 +50,9 @@ impl Store for ShardStore {
     fn wait_room(&self) -> LocalBoxFuture<'_, Result<()>> {
         Box::pin(self.wait_room())
     }
+    fn flush_due(&self) -> bool {
+        self.checkpoint_due()
+    }
     fn checkpoint(&self, payload: &[u8], replay_from: Lsn) -> Lsn {
         self.checkpoint(payload, replay_from)
     }

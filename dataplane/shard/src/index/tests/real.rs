@@ -82,7 +82,7 @@ fn simulate(seed: u64, lives: u64) -> IndexStats {
 #[test]
 fn equals_the_model_on_a_real_pool() {
     let mut total = IndexStats::default();
-    for seed in 0..6 {
+    for seed in 0..40 {
         let s = simulate(seed, 5);
         total.flushes += s.flushes;
         total.merges += s.merges;
