@@ -4,8 +4,10 @@
 use super::model::Model;
 use super::*;
 use crate::planted::{self, Planted};
+use basalt_bdev::sim::SimDrive;
+use basalt_pool::{PoolSpec, Scheme};
 use basalt_reactor::sim::Sim;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 const FILES: usize = 3;
@@ -13,6 +15,9 @@ const SIZE: usize = 200_000;
 
 struct World {
     media: Rc<Media>,
+    /// Instead of `media`, a pool on these.
+    drives: Vec<SimDrive>,
+    shard: Cell<Option<ShardId>>,
     models: RefCell<Vec<Model>>,
     failure: RefCell<Option<String>>,
 }
@@ -21,8 +26,44 @@ fn ino(n: usize) -> Ino {
     Ino(100 + n as u64)
 }
 
-async fn life(w: Rc<World>, first: bool) {
-    let s = open(&w.media);
+impl World {
+    fn new(drives: usize) -> Rc<World> {
+        Rc::new(World {
+            media: Media::new(),
+            drives: (0..drives).map(|n| SimDrive::new(&format!("d{n}"), 256 << 20, true)).collect(),
+            shard: Cell::new(None),
+            models: RefCell::new(vec![Model::default(); FILES]),
+            failure: RefCell::default(),
+        })
+    }
+    async fn open(&self) -> Shard {
+        if self.drives.is_empty() {
+            return open(&self.media);
+        }
+        let drives = self.drives.iter().map(SimDrive::drive).collect();
+        let (pool, shard) = match self.shard.get() {
+            Some(shard) => (Pool::import(drives).await.expect("imports"), shard),
+            None => {
+                let scheme = Some(Scheme { k: 4, m: 2 });
+                let spec = PoolSpec { name: "p".into(), scheme, force: false };
+                let pool = Pool::create(drives, &spec, |_, _| ()).await.expect("creates");
+                let shard = pool.create_shards(1).await.expect("creates")[0];
+                self.shard.set(Some(shard));
+                (pool, shard)
+            }
+        };
+        open_in(pool, shard).await
+    }
+    fn power_cut(&self, random: u64) {
+        self.media.crash(random);
+        for d in &self.drives {
+            d.power_cut();
+        }
+    }
+}
+
+async fn life(w: Rc<World>, first: bool, ready: Rc<Cell<bool>>) {
+    let s = w.open().await;
     for n in 0..FILES {
         if first {
             s.create(ino(n)).await;
@@ -35,6 +76,7 @@ async fn life(w: Rc<World>, first: bool) {
             }
         }
     }
+    ready.set(true);
     loop {
         let n = below(FILES);
         step(&w, &s, n).await;
@@ -114,27 +156,32 @@ async fn step(w: &World, s: &Shard, n: usize) {
     }
 }
 
-/// `Err` says what went wrong.
-fn run(seed: u64, crashes: usize) -> Result<(), String> {
+/// `Err` says what went wrong. With drives, one of them is lost half way.
+fn run(seed: u64, crashes: usize, drives: usize) -> Result<(), String> {
     let mut sim = Sim::new(seed);
     let node = sim.add_node(1);
-    let w = Rc::new(World {
-        media: Media::new(),
-        models: RefCell::new(vec![Model::default(); FILES]),
-        failure: RefCell::default(),
-    });
-    // Creation of the files is not what is tested: the first life gets long enough for it.
+    let w = World::new(drives);
     for n in 0..crashes {
         let in_world = w.clone();
-        sim.spawn_on(node, move || life(in_world, n == 0));
-        let us = 20_000 + sim.random_u64() % 3_000_000;
+        let ready = Rc::new(Cell::new(false));
+        let is_ready = ready.clone();
+        sim.spawn_on(node, move || life(in_world, n == 0, is_ready));
+        // Making pool and files is not what is tested.
+        let watched = w.clone();
+        sim.run_until(Duration::from_secs(60), move || ready.get() || watched.failure.borrow().is_some());
+        let us = sim.random_u64() % 3_000_000;
         let watched = w.clone();
         sim.run_until(Duration::from_micros(us), move || watched.failure.borrow().is_some());
         if let Some(e) = w.failure.borrow_mut().take() {
             return Err(format!("seed {seed}, life {n}: {e}"));
         }
+        if n == crashes / 2
+            && let Some(d) = w.drives.get(seed as usize % drives.max(1))
+        {
+            d.fail();
+        }
         sim.crash(node);
-        w.media.crash(sim.random_u64());
+        w.power_cut(sim.random_u64());
         sim.restart(node, 1);
     }
     Ok(())
@@ -148,7 +195,17 @@ fn seeds() -> u64 {
 #[test]
 fn nothing_committed_is_lost() {
     for seed in 0..seeds() {
-        if let Err(e) = run(seed, 8) {
+        if let Err(e) = run(seed, 8, 0) {
+            panic!("{e}");
+        }
+    }
+}
+
+/// The same over a pool on simulated drives with caches that forget.
+#[test]
+fn nothing_committed_is_lost_in_a_pool() {
+    for seed in 0..seeds() / 8 {
+        if let Err(e) = run(seed, 6, 6) {
             panic!("{e}");
         }
     }
@@ -163,7 +220,7 @@ fn planted_faults_are_found() {
         }
         planted::set(Some(fault));
         let found =
-            (0..40).any(|seed| std::panic::catch_unwind(|| run(seed, 8)).map_or(true, |r| r.is_err()));
+            (0..40).any(|seed| std::panic::catch_unwind(|| run(seed, 8, 0)).map_or(true, |r| r.is_err()));
         planted::set(None);
         assert!(found, "{fault:?}");
     }
