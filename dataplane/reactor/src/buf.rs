@@ -1,87 +1,17 @@
 //! DMA-able buffers: 4 KiB-aligned memory from per-core pools.
 
+mod arena;
+mod memory;
+
+pub(crate) use arena::Arena;
+pub(crate) use memory::adopt_arena;
+
 use crate::context::{self, World};
 use bytes::Bytes;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::RefCell;
-use std::ptr::NonNull;
+use memory::{Memory, give_back, take};
 
 /// Alignment and granule of every buffer.
 pub const ALIGN_BYTES: usize = 4096;
-
-/// Capacities that pools keep, and how many of each: at most 52 MiB per core.
-const CLASSES: [(usize, usize); 6] =
-    [(4 << 10, 2048), (16 << 10, 256), (64 << 10, 128), (128 << 10, 64), (256 << 10, 32), (1 << 20, 16)];
-
-thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { free: [const { Vec::new() }; CLASSES.len()] }) };
-}
-
-struct Pool {
-    free: [Vec<Memory>; CLASSES.len()],
-}
-
-/// An aligned, initialised allocation of `capacity` bytes.
-struct Memory {
-    start: NonNull<u8>,
-    capacity: usize,
-}
-
-// SAFETY: `Memory` owns its allocation alone, as a Box<[u8]> would; the allocator takes memory back on any thread.
-unsafe impl Send for Memory {}
-// SAFETY: shared references to `Memory` give read access to plain bytes only.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, ALIGN_BYTES).expect("buffers are far smaller than isize::MAX")
-    }
-
-    fn allocate(capacity: usize) -> Memory {
-        let layout = Self::layout(capacity);
-        // SAFETY: `capacity` is never 0: `DmaBuf::new` rounds up to at least one granule.
-        let start = unsafe { alloc_zeroed(layout) };
-        Memory { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), capacity }
-    }
-
-    /// The second part: whether it is known to be zero.
-    fn take(capacity: usize) -> (Memory, bool) {
-        let pooled = class_of(capacity)
-            .and_then(|class| POOL.try_with(|p| p.borrow_mut().free[class].pop()).ok().flatten());
-        match pooled {
-            Some(m) => (m, false),
-            None => (Self::allocate(capacity), true),
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: `start` points to `capacity` initialised bytes that `self` owns.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.capacity) }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `&mut self` excludes any other reference.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.capacity) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `allocate` with this very layout, and dropped once.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
-    }
-}
-
-/// The class whose buffers have exactly this capacity.
-fn class_of(capacity: usize) -> Option<usize> {
-    CLASSES.iter().position(|c| c.0 == capacity)
-}
-
-fn capacity_for(len: usize) -> usize {
-    let rounded = len.max(1).next_multiple_of(ALIGN_BYTES);
-    // A class that wastes no more than it stores, else exactly what is asked.
-    CLASSES.iter().map(|c| c.0).find(|&c| c >= rounded && c <= rounded * 2).unwrap_or(rounded)
-}
 
 /// A uniquely owned, 4 KiB-aligned buffer whose capacity is a multiple of 4 KiB. `Send`: it may be freed on another
 /// core than its own.
@@ -94,7 +24,7 @@ pub struct DmaBuf {
 impl DmaBuf {
     /// Contents are unspecified (but initialised memory). `len` need not be a multiple of 4 KiB.
     pub fn new(len: usize) -> DmaBuf {
-        let (memory, _) = Memory::take(capacity_for(len));
+        let (memory, _) = take(len);
         let mut buf = DmaBuf { memory: Some(memory), len };
         if matches!(context::try_current().as_deref().map(|r| &r.world), Some(World::Sim(_))) {
             // What an earlier use left behind must not reach a simulated run, or the seed would not repeat.
@@ -104,7 +34,7 @@ impl DmaBuf {
     }
 
     pub fn zeroed(len: usize) -> DmaBuf {
-        let (mut memory, zero) = Memory::take(capacity_for(len));
+        let (mut memory, zero) = take(len);
         if !zero {
             memory.bytes_mut()[..len].fill(0);
         }
@@ -112,7 +42,7 @@ impl DmaBuf {
     }
 
     pub fn from_slice(s: &[u8]) -> DmaBuf {
-        let (mut memory, _) = Memory::take(capacity_for(s.len()));
+        let (mut memory, _) = take(s.len());
         memory.bytes_mut()[..s.len()].copy_from_slice(s);
         DmaBuf { memory: Some(memory), len: s.len() }
     }
@@ -127,7 +57,7 @@ impl DmaBuf {
 
     /// A multiple of 4 KiB, at least `len`.
     pub fn capacity(&self) -> usize {
-        self.memory().capacity
+        self.memory().bytes().len()
     }
 
     /// Shortens; never reallocates.
@@ -147,18 +77,8 @@ impl DmaBuf {
 
 impl Drop for DmaBuf {
     fn drop(&mut self) {
-        let Some(memory) = self.memory.take() else { return };
-        if let Some(class) = class_of(memory.capacity) {
-            let mut memory = Some(memory);
-            // The pool of the core that frees; full, or the thread ends: back to the allocator.
-            let _ = POOL.try_with(|p| {
-                let free = &mut p.borrow_mut().free[class];
-                if free.len() < CLASSES[class].1
-                    && let Some(m) = memory.take()
-                {
-                    free.push(m);
-                }
-            });
+        if let Some(memory) = self.memory.take() {
+            give_back(memory);
         }
     }
 }

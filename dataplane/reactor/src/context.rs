@@ -37,6 +37,7 @@ pub(crate) struct Poller {
     pub(crate) poll: Box<dyn FnMut() -> bool>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one per reactor, and never moved")]
 pub(crate) enum World {
     Real(real::Local),
     Sim(sim::Local),

@@ -46,7 +46,12 @@ pub async fn read_at(fd: RawFd, mut buf: DmaBuf, offset: u64) -> (io::Result<usi
         return (Err(e), buf);
     }
     let len = u32::try_from(buf.len()).unwrap_or(u32::MAX);
-    let entry = opcode::Read::new(Fd(fd), buf.as_mut_ptr(), len).offset(offset).build();
+    let at = buf.as_mut_ptr();
+    let entry = if context::current().real().ring.registered(at, buf.len()) {
+        opcode::ReadFixed::new(Fd(fd), at, len, 0).offset(offset).build()
+    } else {
+        opcode::Read::new(Fd(fd), at, len).offset(offset).build()
+    };
     // SAFETY: the entry points to the buffer's memory, which `Keep` owns; the caller keeps the fd open.
     let (result, keep) = unsafe { start(entry, Keep::Dma(buf)) }.await;
     let Keep::Dma(buf) = keep else { unreachable!("a request gives back what it was given") };
@@ -84,7 +89,11 @@ fn write_entry(fd: RawFd, gather: &Gather, offset: u64, flags: i32) -> squeue::E
     match &gather.bytes[..] {
         [one] => {
             let len = u32::try_from(one.len()).unwrap_or(u32::MAX);
-            opcode::Write::new(Fd(fd), one.as_ptr(), len).offset(offset).rw_flags(flags).build()
+            if context::current().real().ring.registered(one.as_ptr(), one.len()) {
+                opcode::WriteFixed::new(Fd(fd), one.as_ptr(), len, 0).offset(offset).rw_flags(flags).build()
+            } else {
+                opcode::Write::new(Fd(fd), one.as_ptr(), len).offset(offset).rw_flags(flags).build()
+            }
         }
         _ => {
             let count = gather.iovecs.len() as u32;

@@ -75,13 +75,11 @@ fn messages_keep_their_order_and_calls_come_back() {
         }
         let seen = log.clone();
         let sum = reactor::call_on(CoreId(1), || async move {
-            let seen = seen.lock().unwrap();
-            assert!(seen.iter().copied().eq((0..10_000).map(|i| (CoreId(1), i))));
+            assert!(seen.lock().unwrap().iter().copied().eq((0..10_000).map(|i| (CoreId(1), i))));
             let far = reactor::call_on(CoreId(2), || async {
                 reactor::sleep(MS).await;
                 u64::from(reactor::current_core().0)
             });
-            drop(seen);
             far.await + 5
         });
         assert_eq!(sum.await, 7);

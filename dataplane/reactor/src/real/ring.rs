@@ -4,7 +4,7 @@
 //! kernel may touch lives in that entry (`Keep`), so a future that is dropped early frees nothing too soon: its entry
 //! is marked as orphaned, the request is cancelled, and the completion frees the memory.
 
-use crate::buf::DmaBuf;
+use crate::buf::{Arena, DmaBuf, adopt_arena};
 use crate::context::{self, Reactor};
 use crate::slab::Slab;
 use bytes::{Bytes, BytesMut};
@@ -16,12 +16,18 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 const SQ_ENTRIES: u32 = 256;
 const CQ_ENTRIES: u32 = 4096;
 /// Completions handled per turn.
 const REAP_MAX: usize = 512;
+
+/// Registered buffer memory per reactor: first try, and what is not worth having less of.
+const ARENA_BYTES: usize = 32 << 20;
+const ARENA_MIN_BYTES: usize = 2 << 20;
 
 /// Values of user_data that are not keys of `ops`.
 const WOKEN: u64 = u64::MAX;
@@ -36,6 +42,8 @@ pub(crate) struct Ring {
     unsubmitted: Cell<usize>,
     wake_fd: RawFd,
     drain_fd: RawFd,
+    /// Registered as fixed buffer 0.
+    arena: Option<Arc<Arena>>,
 }
 
 struct Op {
@@ -86,6 +94,7 @@ impl Ring {
             }
             other => other?,
         };
+        let arena = register_arena(&uring);
         let ring = Ring {
             uring: RefCell::new(uring),
             ops: RefCell::default(),
@@ -93,10 +102,16 @@ impl Ring {
             unsubmitted: Cell::new(0),
             wake_fd,
             drain_fd,
+            arena,
         };
         ring.watch(wake_fd, WOKEN);
         ring.watch(drain_fd, DRAINED);
         Ok(ring)
+    }
+
+    /// Whether these bytes are in fixed buffer 0.
+    pub(crate) fn registered(&self, at: *const u8, len: usize) -> bool {
+        self.arena.as_ref().is_some_and(|a| a.holds(at, len))
     }
 
     /// A completion for every write to the eventfd, until cancelled.
@@ -241,6 +256,31 @@ impl Ring {
             "requests still in the kernel at stop; their memory is left to it"
         );
         std::mem::forget(left);
+    }
+}
+
+/// Registers buffer memory with the ring, as much as RLIMIT_MEMLOCK lets it, and makes it this thread's first choice.
+fn register_arena(uring: &IoUring) -> Option<Arc<Arena>> {
+    static REFUSAL_LOGGED: AtomicBool = AtomicBool::new(false);
+    let mut len = ARENA_BYTES;
+    loop {
+        let registered = Arena::map(len).and_then(|arena| {
+            // SAFETY: the arena stays mapped while `Ring` holds it, and the ring is closed first (`Ring`'s field order).
+            unsafe { uring.submitter().register_buffers(&[arena.iovec()]) }.map(|()| arena)
+        });
+        match registered {
+            Ok(arena) => {
+                adopt_arena(&arena);
+                return Some(arena);
+            }
+            Err(_) if len > ARENA_MIN_BYTES => len /= 2,
+            Err(e) => {
+                if !REFUSAL_LOGGED.swap(true, Ordering::Relaxed) {
+                    tracing::info!(cause = %e, "buffers are not registered with io_uring: raise RLIMIT_MEMLOCK (ulimit -l) for a little less CPU per request");
+                }
+                return None;
+            }
+        }
     }
 }
 

@@ -46,8 +46,10 @@ enum Event {
         message: Message,
     },
     /// Runs outside of any reactor.
-    Deed(Box<dyn FnOnce(&Rc<World>)>),
+    Deed(Deed),
 }
+
+type Deed = Box<dyn FnOnce(&Rc<World>)>;
 
 /// The simulated side of a reactor.
 pub(crate) struct Local {
