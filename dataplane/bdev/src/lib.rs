@@ -2,6 +2,7 @@
 //! on it (a queue per reactor) and never shares that.
 
 pub mod fault;
+mod lock;
 pub mod malloc;
 pub mod sim;
 pub mod uring;
@@ -48,6 +49,8 @@ pub enum BdevError {
     HostFull { drive: String },
     #[error("drive {drive}: {len} bytes at {offset} is outside its {size} bytes or not a multiple of 4096")]
     OutOfRange { drive: String, offset: u64, len: u64, size: u64 },
+    #[error("drive {drive}: cannot be opened: {cause}")]
+    Open { drive: String, cause: String },
     #[error("drive {drive}: gone")]
     Gone { drive: String },
     #[error("drive {drive}: {op} is not supported")]
@@ -91,4 +94,18 @@ pub(crate) fn check_range(info: &DriveInfo, offset: u64, len: u64) -> Result<()>
         return Ok(());
     }
     Err(BdevError::OutOfRange { drive: info.name.clone(), offset, len, size })
+}
+
+pub(crate) fn check_compare_and_write(
+    info: &DriveInfo,
+    offset: u64,
+    expect: &[u8],
+    new: &[u8],
+) -> Result<()> {
+    check_range(info, offset, BLOCK_BYTES)?;
+    if expect.len() as u64 == BLOCK_BYTES && new.len() as u64 == BLOCK_BYTES {
+        return Ok(());
+    }
+    let op = "compare-and-write of anything but one block of 4096 bytes";
+    Err(BdevError::Unsupported { drive: info.name.clone(), op })
 }

@@ -1,6 +1,8 @@
 //! A drive in memory, for tests and measurements. Sparse: memory is taken when a chunk is first written.
 
-use crate::{BLOCK_BYTES, Bdev, BdevError, Drive, DriveInfo, DriveRef, Durability, Result, check_range};
+use crate::{
+    BLOCK_BYTES, Bdev, Drive, DriveInfo, DriveRef, Durability, Result, check_compare_and_write, check_range,
+};
 use basalt_reactor::LocalBoxFuture;
 use basalt_reactor::buf::DmaBuf;
 use bytes::Bytes;
@@ -143,13 +145,7 @@ impl Bdev for Channel {
 
     fn compare_and_write(&self, offset: u64, expect: Bytes, new: Bytes) -> LocalBoxFuture<'_, Result<bool>> {
         Box::pin(async move {
-            self.media.check(offset, BLOCK_BYTES)?;
-            if expect.len() as u64 != BLOCK_BYTES || new.len() as u64 != BLOCK_BYTES {
-                return Err(BdevError::Unsupported {
-                    drive: self.media.info.name.clone(),
-                    op: "compare-and-write of anything but one block of 4096 bytes",
-                });
-            }
+            check_compare_and_write(&self.media.info, offset, &expect, &new)?;
             let mut equal = false;
             // One block lies in one chunk, whose lock makes this atomic.
             self.media.each_chunk(offset, BLOCK_BYTES, |chunk, within, _| {

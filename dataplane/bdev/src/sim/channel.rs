@@ -2,7 +2,9 @@
 
 use super::Shared;
 use super::media::InFlight;
-use crate::{BLOCK_BYTES, Bdev, BdevError, DriveInfo, Durability, Result, check_range};
+use crate::{
+    BLOCK_BYTES, Bdev, BdevError, DriveInfo, Durability, Result, check_compare_and_write, check_range,
+};
 use basalt_reactor::buf::DmaBuf;
 use basalt_reactor::rng::Rng;
 use basalt_reactor::{self as reactor, LocalBoxFuture, WallTime};
@@ -199,13 +201,7 @@ impl Bdev for Channel {
 
     fn compare_and_write(&self, offset: u64, expect: Bytes, new: Bytes) -> LocalBoxFuture<'_, Result<bool>> {
         Box::pin(async move {
-            check_range(&self.shared.info, offset, BLOCK_BYTES)?;
-            if expect.len() as u64 != BLOCK_BYTES || new.len() as u64 != BLOCK_BYTES {
-                return Err(BdevError::Unsupported {
-                    drive: self.shared.info.name.clone(),
-                    op: "compare-and-write of anything but one block of 4096 bytes",
-                });
-            }
+            check_compare_and_write(&self.shared.info, offset, &expect, &new)?;
             let mut rng = request_rng();
             reactor::sleep(self.service_time(&mut rng, BLOCK_BYTES)).await;
             self.check_present()?;
