@@ -139,7 +139,7 @@ fn describe(scheme: Scheme, drives: &[PlanDrive], recommended: bool) -> PlannedS
     if scheme.m > 0 && count < 2 * scheme.m as usize + 1 {
         let at_import = count - (count / 2 + 1);
         notes.push(format!(
-            "a failure of {} drives is survived while the pool runs; an import needs {} of the {count} drives, so only {at_import} may be missing then",
+            "a failure of {} of the {count} drives leaves too few for new copies, so writes stop then while reads go on; an import needs {} drives, so at most {at_import} may be missing then",
             scheme.m,
             count - at_import
         ));

@@ -63,9 +63,15 @@ struct Member {
     copy: Option<RootCopy>,
 }
 
-pub(crate) async fn import(drives: Vec<DriveRef>) -> Result<Pool> {
+/// `which` picks one of several pools by name or UUID.
+pub(crate) async fn import(drives: Vec<DriveRef>, which: Option<&str>) -> Result<Pool> {
     let count = drives.len();
-    let (scanned, mut notes) = scan(drives).await;
+    let (mut scanned, mut notes) = scan(drives).await;
+    if let Some(which) = which {
+        scanned.retain(|s| {
+            s.label.as_ref().map_or(true, |l| l.pool_name == which || l.pool_uuid.to_string() == which)
+        });
+    }
     refuse_duplicates(&scanned)?;
     let pool = the_one_pool(&scanned, count, &notes)?;
     let members = members_of(pool.uuid, scanned, &mut notes).await?;

@@ -67,7 +67,11 @@ impl Pool {
     }
     /// Imports the one pool found on `drives`; the calling reactor becomes the root's owner.
     pub async fn import(drives: Vec<DriveRef>) -> Result<Pool> {
-        crate::import::import(drives).await
+        crate::import::import(drives, None).await
+    }
+    /// As [`Pool::import`] where the drives hold several pools: `which` is the name or UUID of one.
+    pub async fn import_named(drives: Vec<DriveRef>, which: &str) -> Result<Pool> {
+        crate::import::import(drives, Some(which)).await
     }
     pub(crate) async fn attach(shared: Arc<Shared>) -> Result<Pool> {
         let mut channels = Vec::new();

@@ -192,12 +192,24 @@ impl Window<'_> {
         let len = len.min(self.len.saturating_sub(at));
         if at < self.at || at + len > self.at + self.buf.len() as u64 {
             let fetch = len.max(WINDOW_BYTES).next_multiple_of(BLOCK as u64).min(self.len - at);
-            self.buf = self.bdev.read(self.offset + at, fetch as usize).await?;
+            self.buf = read_insisting(self.bdev, self.offset + at, fetch as usize).await?;
             self.at = at;
         }
         let from = (at - self.at) as usize;
         Ok(&self.buf[from..from + len as usize])
     }
+}
+
+/// A copy given up for one failed read may be the one that a quorum lacks.
+const READ_TRIES: usize = 3;
+
+async fn read_insisting(bdev: &dyn Bdev, offset: u64, len: usize) -> basalt_bdev::Result<DmaBuf> {
+    for _ in 1..READ_TRIES {
+        if let Ok(bytes) = bdev.read(offset, len).await {
+            return Ok(bytes);
+        }
+    }
+    bdev.read(offset, len).await
 }
 
 struct ReadFrame {
@@ -294,7 +306,7 @@ async fn read_area(bdev: &dyn Bdev, layout: &Layout, pool: Uuid, area: usize) ->
 
 /// Reads a drive's copy. A read error is the caller's: that copy is then as good as absent.
 pub(crate) async fn read_copy(bdev: &dyn Bdev, layout: &Layout, pool: Uuid) -> basalt_bdev::Result<RootCopy> {
-    let claim = claimed_term(&bdev.read(CLAIM_OFFSET, BLOCK).await?, pool);
+    let claim = claimed_term(&read_insisting(bdev, CLAIM_OFFSET, BLOCK).await?, pool);
     let mut chains = Vec::new();
     for area in 0..2 {
         chains.push(read_area(bdev, layout, pool, area).await?);

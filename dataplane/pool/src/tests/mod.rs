@@ -2,6 +2,7 @@
 
 mod crash;
 mod formats;
+mod host_full;
 mod refusals;
 mod round_trip;
 

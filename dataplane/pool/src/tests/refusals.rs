@@ -86,6 +86,15 @@ fn import_names_what_is_wrong() {
     let error = import_error(&mut w, all);
     assert!(error.contains("2 pools") && error.contains("tank") && error.contains("other"), "{error}");
 
+    let all = w.all();
+    w.run(|| async move {
+        let pool = Pool::import_named(all.clone(), "other").await.unwrap();
+        assert_eq!(pool.status().await.unwrap().health, "healthy");
+        pool.close().await.unwrap();
+        let nothing = Pool::import_named(all, "third").await.map(|_| ()).unwrap_err();
+        assert!(nothing.to_string().contains("no pool was found"), "{nothing}");
+    });
+
     // A copy of a drive beside its original.
     let copy = SimDrive::new("copy", 256 * MIB, false);
     copy.poke(0, &w.drives[0].peek(0, (40 * MIB) as usize));
