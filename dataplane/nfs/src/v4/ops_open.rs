@@ -316,7 +316,7 @@ impl Compound<'_> {
         let shared = &self.local.shared;
         // A root handle from PUTROOTFH has no generation, but no root is opened.
         let minted = id.other.verify(&shared.secret, client.id, o.key()).ok_or(Status::BAD_STATEID)?;
-        if !client.restored || minted.boot == shared.boot & BOOT_MASK {
+        if !client.restored || minted.boot == shared.boot & BOOT_MASK || client.has_ended(id.other) {
             return Err(Status::BAD_STATEID); // closed
         }
         match minted.kind {

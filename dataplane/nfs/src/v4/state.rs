@@ -14,6 +14,9 @@ use std::rc::Rc;
 /// Opens and locks of one client; at the bound OPEN and LOCK answer DELAY until it closes some.
 const STATES_PER_CLIENT_MAX: usize = 1 << 20;
 
+/// Ended states remembered after a restart; a client that presents one of more than that many is confused already.
+const ENDED_MAX: usize = 64 << 10;
+
 pub(crate) type SessionId = [u8; 16];
 
 /// A client record (RFC 8881, section 18.35).
@@ -40,6 +43,8 @@ pub(crate) struct Client {
     opens: RefCell<BTreeMap<(FileKey, Bytes), Other>>,
     locks: RefCell<BTreeMap<(FileKey, Bytes), Other>>,
     counter: Cell<u32>,
+    /// Rebuilt states that have ended: their stateids would be believed again.
+    ended: RefCell<BTreeSet<Other>>,
 }
 
 #[derive(Clone)]
@@ -153,6 +158,7 @@ impl Client {
             opens: RefCell::default(),
             locks: RefCell::default(),
             counter: Cell::new(0),
+            ended: RefCell::default(),
         }
     }
 
@@ -264,6 +270,21 @@ impl Client {
             opens.remove(&(open.file, key));
         }
         self.states.borrow_mut().remove(&open.other);
+        self.end(open.other);
+    }
+
+    /// Notes the end of a state that an earlier incarnation may have minted.
+    fn end(&self, other: Other) {
+        if self.restored {
+            let mut ended = self.ended.borrow_mut();
+            if ended.len() >= ENDED_MAX {
+                ended.pop_first();
+            }
+            ended.insert(other);
+        }
+    }
+    pub(crate) fn has_ended(&self, other: Other) -> bool {
+        self.ended.borrow().contains(&other)
     }
 
     /// Lock states of a file that hang on an open.
@@ -335,6 +356,7 @@ impl Client {
             locks.remove(&(lock.file, key));
         }
         self.states.borrow_mut().remove(&lock.other);
+        self.end(lock.other);
     }
 
     /// The state of a stateid, its seqid checked (RFC 8881, section 8.2.2); `None` when it is not known.
