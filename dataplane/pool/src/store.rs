@@ -307,6 +307,10 @@ impl ShardStore {
             self.inner.bell.notify_all();
         }
     }
+    /// Data blocks that are referenced, as the journal says.
+    pub fn live_blocks(&self) -> u64 {
+        self.inner.accounts.borrow().segments.values().map(|s| s.state().live).sum()
+    }
     /// Keeps segments from being freed (and so reused) while a read that started before their death runs.
     pub fn pin(&self) -> ReadPin {
         let pin = self.inner.accounts.borrow_mut().pin();

@@ -16,6 +16,12 @@ thread_local! {
     static WORLD: RefCell<Option<(Rc<World>, Pool)>> = const { RefCell::new(None) };
 }
 
+/// In these tests only runs refer to blocks.
+fn accounts_are_exact(index: &Index) {
+    let in_runs: u64 = index.inner.state.borrow().runs.iter().map(|r| r.blocks).sum();
+    assert_eq!(index.store().live_blocks(), in_runs, "blocks that live, blocks of runs");
+}
+
 fn simulate(seed: u64, lives: u64) -> IndexStats {
     let mut sim = Sim::new(seed);
     let node = sim.add_node(1);
@@ -38,6 +44,7 @@ fn simulate(seed: u64, lives: u64) -> IndexStats {
             let pool = Pool::import(all).await.expect("imports");
             let index = Index::open_tuned(&pool, shard, tiny()).await.expect("opens");
             model.borrow_mut().crash(index.inner.recovered);
+            accounts_are_exact(&index);
             let w = follow(index, &model).await;
             WORLD.set(Some((w.clone(), pool)));
             work(&w);
@@ -71,9 +78,11 @@ fn simulate(seed: u64, lives: u64) -> IndexStats {
         let w = follow(index, &model).await;
         w.index.flush().await.expect("flushes");
         while w.index.inner.merge_step(true).await.expect("merges") {}
+        accounts_are_exact(&w.index);
         w.index.close().await.expect("closes");
         drop(w);
         let index = Index::open_tuned(&pool, shard, tiny()).await.expect("opens");
+        accounts_are_exact(&index);
         follow(index, &model).await;
     });
     total
