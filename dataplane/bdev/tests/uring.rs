@@ -164,3 +164,76 @@ fn many_requests_in_flight_and_some_given_up() {
         }
     });
 }
+
+/// Needs root, to mount a small file system of its own; elsewhere the system tests cover it.
+#[test]
+fn a_full_host_is_told_apart_from_a_broken_drive() {
+    let dir = TempDir::within(&std::env::temp_dir());
+    let path = dir.file();
+    let mount_point = std::ffi::CString::new(dir.0.to_str().unwrap()).unwrap();
+    // In a thread and mount namespace of its own: gone with the thread.
+    std::thread::spawn(move || {
+        let null = std::ptr::null();
+        // SAFETY: valid C strings and null pointers, as mount(2) takes them.
+        let mounted = unsafe {
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast()) == 0
+                && libc::mount(
+                    c"none".as_ptr(),
+                    mount_point.as_ptr(),
+                    c"tmpfs".as_ptr(),
+                    0,
+                    c"size=256k".as_ptr().cast(),
+                ) == 0
+        };
+        if !mounted {
+            eprintln!("not allowed to mount: skipped");
+            return;
+        }
+        run(Config::default(), move || async move {
+            let drive = UringDrive::create_file(&path, 1 << 20).unwrap();
+            let ch = drive.open().unwrap();
+            let mut errors = Vec::new();
+            for i in 0..128 {
+                if let Err(e) = ch.write(i * 8192, vec![block(1); 2], Durability::Durable).await {
+                    errors.push(e);
+                }
+            }
+            let full = BdevError::HostFull { drive: drive.info().name.clone() };
+            assert!(errors.len() > 32 && errors.iter().all(|e| *e == full), "{errors:?}");
+            // Room again, and the drive goes on.
+            ch.unmap(0, 64 << 10).await.unwrap();
+            ch.write(1 << 19, vec![block(2); 2], Durability::Durable).await.unwrap();
+        });
+    })
+    .join()
+    .unwrap();
+}
+
+/// `BASALT_TEST_BLOCK_DEVICE=/dev/loop0 cargo test -p basalt-bdev -- --ignored`: the device's contents are destroyed.
+#[test]
+#[ignore = "needs a block device to spare"]
+fn a_block_device() {
+    let path =
+        PathBuf::from(std::env::var_os("BASALT_TEST_BLOCK_DEVICE").expect("a block device to overwrite"));
+    run(Config::default(), move || async move {
+        let drive = UringDrive::open(&path).unwrap();
+        eprintln!("{:?}", drive.info());
+        assert!(drive.info().size_bytes >= 1 << 20 && drive.info().backend == "uring");
+        let busy = UringDrive::open(&path).err().unwrap();
+        assert!(busy.to_string().contains("in use"), "{busy}");
+        let ch = drive.open().unwrap();
+        for durability in [Durability::Cached, Durability::Durable] {
+            ch.write(0, vec![block(3); 8], durability).await.unwrap();
+        }
+        ch.write_zeroes(4096, 8192).await.unwrap();
+        ch.unmap(16384, 4096).await.unwrap();
+        ch.flush().await.unwrap();
+        assert_eq!(firsts(&drive, 8).await, [3, 0, 0, 3, 0, 3, 3, 3]);
+        assert!(ch.compare_and_write(0, block(3), block(4)).await.unwrap());
+        let end = drive.info().size_bytes - 4096;
+        ch.write(end, vec![block(5)], Durability::Durable).await.unwrap();
+        assert_eq!(ch.read(end, 4096).await.unwrap()[0], 5);
+        assert!(ch.read(end, 8192).await.is_err());
+    });
+}
