@@ -231,6 +231,16 @@ impl Server {
     ) -> Result<Server, StartError> {
         let address = config.listen;
         let listener = net::listen(address).await.map_err(|source| StartError::Listen { address, source })?;
+        Server::start_on(config, listener, exports, store).await
+    }
+
+    /// As [`Server::start`], on a listener that is open already: clients that knocked meanwhile wait in its queue.
+    pub async fn start_on(
+        config: Config,
+        listener: net::Listener,
+        exports: ExportTable,
+        store: impl Fn() -> Rc<dyn ClientStore> + Send + 'static,
+    ) -> Result<Server, StartError> {
         let here = store();
         let mut restored = restore(&*here).await?;
         let orphans: Vec<_> = {

@@ -138,9 +138,10 @@ impl State {
             (80..=83, Some(id)) => Op::Resize { id, size: self.odd_size() },
             (84..=85, Some(id)) => Op::Punch { id, offset: self.odd_size(), len: 1 + self.odd_size() },
             (86..=91, Some(id)) => Op::Read { id },
-            (92..=94, _) => {
-                Op::Chmod { id: self.pick(|_| true).unwrap_or(ROOT), mode: below(0o1000) as u32 | 0o600 }
-            }
+            (92..=94, _) => Op::Chmod {
+                id: self.pick(|k| !matches!(k, Kind::Symlink(_))).unwrap_or(ROOT),
+                mode: below(0o1000) as u32 | 0o600,
+            },
             (95..=97, _) => Op::List { dir: self.dir() },
             _ => Op::Stat { id: self.pick(|_| true).unwrap_or(ROOT) },
         }
@@ -196,6 +197,8 @@ impl State {
         let model = &mut self.model;
         match op {
             Op::Create { dir, name, kind, mode } => {
+                // The mode of a symbolic link means nothing; it is always 0777.
+                let mode = if matches!(kind, Make::Symlink(_)) { &0o777 } else { mode };
                 let kind = match kind {
                     Make::Dir => Kind::Dir(BTreeMap::new()),
                     Make::File => Kind::File(Default::default()),

@@ -212,7 +212,8 @@ impl World {
         let up = self.up.clone();
         self.phase("final check", move || async move {
             let fs = up.borrow().as_ref().expect("the node is up").1.clone();
-            fs.vfs().statfs().await.map(|_| ()).map_err(|e| e.to_string())
+            let found = fs.check().await;
+            if found.is_empty() { Ok(()) } else { Err(found.join("; ")) }
         })
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(sim: &mut Sim) -> Plan {
-        let schemes = [(4, 2, 6), (4, 2, 7), (2, 2, 5), (2, 1, 3), (1, 1, 2), (1, 2, 3), (3, 2, 6)];
+        let schemes = [(4, 2, 6), (4, 2, 7), (2, 2, 5), (2, 1, 3), (1, 1, 3), (1, 2, 5), (3, 2, 6)];
         let (k, m, drives) = schemes[(sim.random_u64() % schemes.len() as u64) as usize];
         let small = sim.random_u64() % 5 == 0;
         Plan {

@@ -1,0 +1,68 @@
+//! The drives of this node: those the configuration names, or sparse files made at the first start.
+
+use crate::config::Config;
+use basalt_bdev::uring::UringDrive;
+use basalt_bdev::{BdevError, DriveRef};
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DrivesError {
+    #[error("{path}: {cause}")]
+    Directory { path: PathBuf, cause: std::io::Error },
+    #[error(transparent)]
+    Bdev(#[from] BdevError),
+    #[error("none of the configured drives can be opened")]
+    None,
+}
+
+/// Opens what is there. A drive that cannot be opened is left out with a warning: the pool knows how many it may miss.
+pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<DriveRef>, DrivesError> {
+    let mut drives: Vec<DriveRef> = Vec::new();
+    let mut last_error = None;
+    for path in paths {
+        match UringDrive::open(path) {
+            Ok(drive) => drives.push(drive),
+            Err(e) => {
+                tracing::warn!("drive {}: {e}; going on without it", path.display());
+                last_error = Some(e);
+            }
+        }
+    }
+    match (drives.is_empty(), last_error) {
+        (false, _) => Ok(drives),
+        (true, Some(e)) => Err(e.into()),
+        (true, None) => Err(DrivesError::None),
+    }
+}
+
+/// Paths of the configured drives.
+pub(crate) fn configured(config: &Config) -> Result<Vec<PathBuf>, DrivesError> {
+    if !config.drives.is_empty() {
+        return Ok(config.drives.clone());
+    }
+    let dir = config.file_drive_dir();
+    let directory = |cause| DrivesError::Directory { path: dir.clone(), cause };
+    std::fs::create_dir_all(&dir).map_err(directory)?;
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(directory)? {
+        let path = entry.map_err(directory)?.path();
+        if path.extension().is_some_and(|e| e == "img") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Makes the sparse files that are missing; only called while no drive carries a label.
+pub(crate) fn create_missing_files(config: &Config) -> Result<(), DrivesError> {
+    let dir = config.file_drive_dir();
+    let size_bytes = config.file_drive_bytes().unwrap_or(0);
+    for n in 0..config.file_drives.count {
+        let path = dir.join(format!("drive-{n}.img"));
+        if !path.exists() {
+            UringDrive::create_file(&path, size_bytes)?;
+        }
+    }
+    Ok(())
+}
