@@ -314,7 +314,10 @@ fn sort_failures(
 /// Whether an error of a write means that the drive is to be taken out.
 pub(crate) fn is_drive_failure(e: &BdevError) -> bool {
     match e {
-        BdevError::Io { .. } | BdevError::Unreadable { .. } | BdevError::Gone { .. } | BdevError::Open { .. } => true,
+        BdevError::Io { .. }
+        | BdevError::Unreadable { .. }
+        | BdevError::Gone { .. }
+        | BdevError::Open { .. } => true,
         BdevError::HostFull { .. } | BdevError::OutOfRange { .. } | BdevError::Unsupported { .. } => false,
     }
 }
