@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const DEFAULT_SHARDS: u16 = 16;
 /// The slot map is read at every mount and has to stay small.
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     /// Where each slot's shard lives.
     cores: Vec<CoreId>,
     pub(crate) verifier: [u8; 8],
+    /// No more requests of clients; what runs between shards goes on.
+    closing: AtomicBool,
 }
 
 /// What one reactor has of a mounted file system. Kept alive by a task of that reactor until unmount.
@@ -90,6 +93,7 @@ impl Shared {
             cores: (0..shards.len()).map(|i| CoreId((i % cores) as u16)).collect(),
             shards,
             verifier,
+            closing: AtomicBool::new(false),
         })
     }
 
@@ -191,7 +195,13 @@ impl FileSystem {
         uuid[8] = uuid[8] & 0x3f | 0x80;
         let slots = pool.create_shards(spec.shards).await?;
         let record = FsRecord { uuid: Uuid(uuid), root_ino: ROOT.0, slots };
-        pool.meta_write(vec![(record::key(name), Some(record.encode()))]).await
+        let written = pool.meta_write(vec![(record::key(name), Some(record.encode()))]).await;
+        if written.is_err()
+            && let Err(error) = pool.destroy_shards(&record.slots).await
+        {
+            tracing::warn!(name, %error, "shards of a file system that could not be made are left over");
+        }
+        written
     }
 
     pub async fn list(pool: &Pool) -> Result<Vec<FsInfo>, PoolError> {
@@ -256,9 +266,12 @@ impl FileSystem {
 
     /// Flushes everything and closes the shards. Operations still running get `Delay`.
     pub async fn unmount(&self) -> Result<(), PoolError> {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        // All shards come to rest before the first of them stops.
+        let rested = self.shared.everywhere(|shard| async move { shard.rest().await }).await;
         let closed = self.shared.everywhere(|shard| async move { shard.close().await }).await;
         self.leave_cores(basalt_reactor::core_count()).await;
-        closed.map_err(|error| {
+        rested.and(closed).map_err(|error| {
             PoolError::Stopped(format!(
                 "not everything could be flushed: {error}; what was acknowledged is in the journals"
             ))
@@ -311,6 +324,9 @@ impl FileSystem {
         F: FnOnce(Rc<Shard>) -> Fut + Send + 'static,
         Fut: Future<Output = FsResult<T>> + 'static,
     {
+        if self.shared.closing.load(Ordering::Relaxed) {
+            return Err(FsError::Delay);
+        }
         self.shared.on(ino.slot(), f).await
     }
 }

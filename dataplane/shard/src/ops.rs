@@ -108,10 +108,14 @@ impl Shard {
         Ok(())
     }
 
+    /// Until no transaction between shards is under way.
+    pub(crate) async fn rest(self: Rc<Self>) -> FsResult<()> {
+        self.across.quiet().await;
+        Ok(())
+    }
     /// Everything out and durable; no operation may be running.
     pub(crate) async fn close(&self) -> FsResult<()> {
         self.stop();
-        self.across.quiet().await;
         self.data.sync().await?;
         self.index.close().await
     }

@@ -22,7 +22,7 @@ use crate::keys::{self, tag};
 use crate::planted::{self, Planted};
 use crate::vfs::*;
 use basalt_pool::Lsn;
-use basalt_reactor::sync::{Notify, join_all};
+use basalt_reactor::sync::{Notify, Permit, Semaphore, join_all};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -34,15 +34,18 @@ const ATTEMPTS: u32 = 24;
 #[derive(Default)]
 pub(crate) struct Across {
     counter: Cell<u64>,
-    /// Decided, not yet forgotten.
+    /// Begun, and neither aborted nor forgotten.
     unfinished: Cell<usize>,
     finished: Notify,
+    /// Operations across shards that begin in the same directory take turns; else they would only be in each other's way. A
+    /// turn is waited for before anything is locked, so it is no part of a circle.
+    turns: RefCell<BTreeMap<Ino, Rc<Semaphore>>>,
     /// Found prepared at open, until resolved.
     found: RefCell<Vec<(u128, u16)>>,
 }
 
 impl Across {
-    /// Waits until no decision is pending.
+    /// Waits until nothing between shards is under way.
     pub(crate) async fn quiet(&self) {
         loop {
             let finished = self.finished.notified();
@@ -52,12 +55,36 @@ impl Across {
             finished.await;
         }
     }
-    fn begin(&self) {
-        self.unfinished.set(self.unfinished.get() + 1);
+    async fn turn(&self, dir: Ino) -> Turn {
+        let semaphore = {
+            let mut turns = self.turns.borrow_mut();
+            // Those that nobody holds or waits for: only the map has them.
+            turns.retain(|_, s| Rc::strong_count(s) > 1);
+            turns.entry(dir).or_insert_with(|| Rc::new(Semaphore::new(1))).clone()
+        };
+        Turn { _permit: semaphore.acquire(1).await, _of: semaphore }
     }
-    fn end(&self) {
-        self.unfinished.set(self.unfinished.get() - 1);
-        self.finished.notify_all();
+}
+
+struct Turn {
+    _permit: Permit,
+    _of: Rc<Semaphore>,
+}
+
+/// Something between shards that is to end before the shard comes to rest.
+struct Underway(Rc<Shard>);
+
+impl Underway {
+    fn begin(shard: &Rc<Shard>) -> Underway {
+        shard.across.unfinished.set(shard.across.unfinished.get() + 1);
+        Underway(shard.clone())
+    }
+}
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let across = &self.0.across;
+        across.unfinished.set(across.unfinished.get() - 1);
+        across.finished.notify_all();
     }
 }
 
@@ -217,6 +244,11 @@ impl Shard {
                 })
                 .await;
         }
+        let underway = Underway::begin(self);
+        let _turn = match own.iter().find_map(Part::dir) {
+            Some(dir) => Some(self.across.turn(dir).await),
+            None => None,
+        };
         let tx = self.new_tx();
         let participants: Vec<u16> = slots.keys().copied().collect();
         let (redo, mut seen) = match self.reserve(tx, &cx.cred, &own).await {
@@ -246,13 +278,9 @@ impl Shard {
         if failed.is_none() {
             match self.decide(tx, cx, &redo, &participants, stored).await {
                 Ok(lsn) => {
-                    self.across.begin();
-                    if let Err(error) = self.index.wait_durable(lsn).await {
-                        // Decided or not: only the journal's next reader can tell. Locks stay.
-                        self.across.end();
-                        return Err(error);
-                    }
-                    self.commit_everywhere(tx, participants).await;
+                    // When that fails, only the journal's next reader can tell whether it is decided. Locks stay.
+                    self.index.wait_durable(lsn).await?;
+                    self.commit_everywhere(tx, participants, underway).await;
                     return Ok(seen);
                 }
                 Err(e) => failed = Some(e),
@@ -321,7 +349,7 @@ impl Shard {
     }
 
     /// Returns when all participants show the outcome; their durability and the forgetting go on behind.
-    async fn commit_everywhere(self: &Rc<Self>, tx: u128, participants: Vec<u16>) {
+    async fn commit_everywhere(self: &Rc<Self>, tx: u128, participants: Vec<u16>, underway: Underway) {
         let committed = join_all(
             participants
                 .iter()
@@ -342,7 +370,7 @@ impl Shard {
             if durable.iter().all(Result::is_ok) {
                 let _ = shard.forget(tx).await;
             }
-            shard.across.end();
+            drop(underway);
         });
     }
 
@@ -462,16 +490,16 @@ impl Shard {
 
     /// Until this is durable the intent says where to ask, so nobody need wait for it.
     pub(crate) fn settle_intent_behind(self: &Rc<Self>, ino: Ino, named: bool) {
-        let shard = self.clone();
-        self.across.begin();
+        let underway = Underway::begin(self);
         basalt_reactor::spawn(async move {
-            let settled = shard
+            let settled = underway
+                .0
                 .shared
                 .on(ino.slot(), move |other| async move { other.settle_intent(ino, named).await });
             if let Err(error) = settled.await {
                 tracing::warn!(ino = ino.0, %error, "a new directory's intent stays until the next start");
             }
-            shard.across.end();
+            drop(underway);
         });
     }
 

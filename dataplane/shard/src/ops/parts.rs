@@ -54,6 +54,13 @@ pub(crate) enum Part {
 }
 
 impl Part {
+    /// The directory whose entries this changes.
+    pub(crate) fn dir(&self) -> Option<Ino> {
+        match self {
+            Part::Insert { dir, .. } | Part::Remove { dir, .. } => Some(*dir),
+            _ => None,
+        }
+    }
     pub(crate) fn slot(&self) -> u16 {
         match self {
             Part::Insert { dir, .. } | Part::Remove { dir, .. } => dir.slot(),
