@@ -254,8 +254,7 @@ impl FileSystem {
             call_on(*core, move || open_shard(shared, slot as u16))
         });
         join_all(opened).await.into_iter().collect::<Result<(), _>>()?;
-        let failed = |error: FsError| PoolError::Corrupt(format!("finishing what a crash cut: {error}"));
-        self.recover().await.map_err(failed)
+        self.recover().await.map_err(|error| cannot("what a crash cut could not be finished".into(), error))
     }
 
     /// In this order everywhere: first whatever was prepared is decided, then decisions may be forgotten.
@@ -331,6 +330,15 @@ impl FileSystem {
     }
 }
 
+/// The pool's own words are in the log by now; here is what they were about.
+fn cannot(what: String, error: FsError) -> PoolError {
+    match error {
+        FsError::NoSpace => PoolError::NoSpace(what),
+        FsError::Delay => PoolError::Stopped(format!("{what}; the log says why")),
+        error => PoolError::Corrupt(format!("{what}: {error}; the log says more")),
+    }
+}
+
 fn enter_core(shared: Arc<Shared>, pool: Option<Pool>) {
     let key = (shared.incarnation, basalt_reactor::current_core());
     let core = Rc::new(Core { shared, pool, shards: RefCell::default(), stop: Notify::new() });
@@ -356,7 +364,7 @@ async fn open_shard(shared: Arc<Shared>, slot: u16) -> Result<(), PoolError> {
             core.shards.borrow_mut().insert(slot, shard);
             Ok(())
         }
-        Err(error) => Err(PoolError::Corrupt(format!("shard {id} could not be opened: {error}"))),
+        Err(error) => Err(cannot(format!("shard {id} could not be opened"), error)),
     }
 }
 
