@@ -8,6 +8,10 @@ use crate::types::*;
 use basalt_bdev::DriveRef;
 use serde::{Deserialize, Serialize};
 
+pub use crate::store::inspect::{
+    ChunkView, ColumnView, FooterEntryView, JournalBlockView, JournalView, SegmentView, journal, segment,
+};
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LabelView {
     pub drive: String,

@@ -23,7 +23,7 @@ pub enum Planted {
     AckOneMirror,
     /// Recovery takes an unreadable block below the committed LSN for the journal's end.
     TailCutsCommitted,
-    /// A segment goes back to the root before the record that killed it is durable.
+    /// A segment goes back to the root while the record that killed it is not durable or a read of it still runs.
     ReusedSegmentEarly,
 }
 

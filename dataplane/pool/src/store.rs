@@ -11,6 +11,7 @@ mod account;
 mod checksum;
 mod chunks;
 mod footer;
+pub(crate) mod inspect;
 mod journal;
 mod journal_block;
 mod layout;

@@ -125,7 +125,7 @@ impl Accounts {
                 Class::Data => death.lsn <= durable,
                 Class::Meta => death.lsn <= checkpoint,
             };
-            segment.is_dead() && (early || settled) && oldest_pin >= death.pin
+            segment.is_dead() && (early || settled && oldest_pin >= death.pin)
         });
         free.cloned().collect()
     }

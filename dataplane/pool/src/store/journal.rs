@@ -255,6 +255,11 @@ impl Journal {
     pub(crate) fn failed(&self) -> Option<PoolError> {
         self.state().failed.clone()
     }
+    /// Members of the chunk being written.
+    #[cfg(test)]
+    pub(crate) fn active_members(&self) -> Vec<(DriveIndex, u32)> {
+        self.state().active.as_ref().map(|a| a.chunk.entry.members.clone()).unwrap_or_default()
+    }
     fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
     }

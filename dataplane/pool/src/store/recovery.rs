@@ -123,7 +123,7 @@ impl ChunkReader {
     }
 
     /// Finds the newest first block on any member. Returns sound headers of other blocks; `Err`: no member can be read.
-    async fn find_first(&mut self, identity: &Identity) -> std::result::Result<Vec<Header>, ()> {
+    pub(crate) async fn find_first(&mut self, identity: &Identity) -> std::result::Result<Vec<Header>, ()> {
         let len = HEAD_BYTES.min(self.members.first().map_or(0, |m| m.chunk_bytes as usize));
         let reads = self.members.iter().map(|m| async move {
             match m.channel.read(m.base, len).await {

@@ -1,6 +1,8 @@
 //! A shard's store on the real root and simulated drives, compared with a model byte by byte.
 
+mod faults;
 mod model;
+mod storm;
 
 use super::*;
 use crate::tests::World;

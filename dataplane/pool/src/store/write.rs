@@ -121,7 +121,9 @@ impl Inner {
                 return Ok(slot);
             }
             let granted = match self.root.grant_segments(self.shard, self.epoch, class, 1).await {
-                Err(PoolError::NoSpace(_)) if self.reclaim_all().await? > 0 => {
+                // The tidying task may have given back what this call did not: ask again whatever went.
+                Err(PoolError::NoSpace(_)) => {
+                    self.reclaim_all().await?;
                     self.root.grant_segments(self.shard, self.epoch, class, 1).await?
                 }
                 granted => granted?,

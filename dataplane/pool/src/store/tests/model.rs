@@ -53,13 +53,14 @@ pub(super) struct Value {
 /// The bytes of block `i` of a value.
 pub(super) fn block_bytes(seed: u64, i: usize) -> Vec<u8> {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (i as u64 + 1);
-    let words = (0..BLOCK / 8).flat_map(|_| {
+    let mut line = [0; 64];
+    for word in line.chunks_exact_mut(8) {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
-        x.to_le_bytes()
-    });
-    words.collect()
+        word.copy_from_slice(&x.to_le_bytes());
+    }
+    line.repeat(BLOCK / line.len())
 }
 
 #[derive(Default, Clone)]
@@ -68,8 +69,29 @@ pub(super) struct Model {
     next: u64,
 }
 
+/// Writes the bytes of `seed`, `blocks` blocks of them, in a few pieces.
+pub(super) async fn write_value(
+    store: &ShardStore,
+    class: Class,
+    seed: u64,
+    blocks: usize,
+) -> Result<Written> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while at < blocks {
+        let n = (1 + random_u64() as usize % 40).min(blocks - at);
+        let data: Vec<u8> = (at..at + n).flat_map(|i| block_bytes(seed, i)).collect();
+        let offset = (at * BLOCK) as u64;
+        pieces.push(Piece { owner: Owner { inode: seed, offset }, data: vec![data.into()] });
+        at += n;
+    }
+    let written = store.write(class, pieces).await?;
+    let placed: usize = written.placed.iter().flatten().map(|p| p.blocks as usize).sum();
+    assert_eq!(placed, blocks);
+    Ok(written)
+}
+
 impl Model {
-    /// Writes a value of `blocks` blocks in a few pieces, applies and appends its record.
     pub(super) async fn write(
         &mut self,
         store: &ShardStore,
@@ -77,20 +99,15 @@ impl Model {
         blocks: usize,
     ) -> Result<(Lsn, u64)> {
         let seed = random_u64();
-        let mut pieces = Vec::new();
-        let mut at = 0;
-        while at < blocks {
-            let n = (1 + random_u64() as usize % 40).min(blocks - at);
-            let data: Vec<u8> = (at..at + n).flat_map(|i| block_bytes(seed, i)).collect();
-            let offset = (at * BLOCK) as u64;
-            pieces.push(Piece { owner: Owner { inode: self.next + 1, offset }, data: vec![data.into()] });
-            at += n;
-        }
-        let written = store.write(class, pieces).await?;
+        let written = write_value(store, class, seed, blocks).await?;
+        Ok(self.put(store, seed, written))
+    }
+
+    /// Appends and applies the record of a written value.
+    pub(super) fn put(&mut self, store: &ShardStore, seed: u64, written: Written) -> (Lsn, u64) {
         self.next += 1;
         let key = self.next;
         let placed: Vec<Placed> = written.placed.concat();
-        assert_eq!(placed.iter().map(|p| p.blocks as usize).sum::<usize>(), blocks);
         let mut record = vec![1];
         record.extend_from_slice(&key.to_le_bytes());
         record.extend_from_slice(&seed.to_le_bytes());
@@ -104,7 +121,7 @@ impl Model {
             store.apply_stripe(lsn, s);
         }
         self.contents.insert(key, Value { seed, placed });
-        Ok((lsn, key))
+        (lsn, key)
     }
 
     pub(super) fn delete(&mut self, store: &ShardStore, key: u64) -> Lsn {
@@ -163,7 +180,11 @@ impl Model {
 
     /// Every byte.
     pub(super) async fn check(&self, store: &ShardStore) {
-        for (key, v) in &self.contents {
+        self.check_some(store, 0).await;
+    }
+    /// Every byte of the newest values, from the `skip`th on.
+    pub(super) async fn check_some(&self, store: &ShardStore, skip: usize) {
+        for (key, v) in self.contents.iter().skip(skip) {
             let mut i = 0;
             for p in &v.placed {
                 let bytes = store.read(p.at, p.blocks).await.unwrap_or_else(|e| panic!("key {key}: {e}"));
