@@ -271,9 +271,9 @@ fn rules_of_compounds() {
         assert_eq!(a.next(op::SEQUENCE), Status::SEQUENCE_POS);
         let mut a = c.run(&wire, Ops::new().plain(op::GETFH)).await;
         assert_eq!(a.next(op::GETFH), Status::NOFILEHANDLE);
-        let mut a = c.run(&wire, Ops::new().plain(op::PUTROOTFH).plain(op::ALLOCATE)).await;
+        let mut a = c.run(&wire, Ops::new().plain(op::PUTROOTFH).plain(op::CLONE)).await;
         a.ok(op::PUTROOTFH);
-        assert_eq!(a.next(op::ALLOCATE), Status::NOTSUPP);
+        assert_eq!(a.next(op::CLONE), Status::NOTSUPP);
         let mut many = Ops::new();
         for _ in 0..20 {
             many = many.plain(op::PUTROOTFH);
@@ -288,6 +288,60 @@ fn rules_of_compounds() {
         for fh in [&b""[..], b"short", &[0; 60], &[1; 128]] {
             let mut a = c.run(&wire, Ops::new().putfh(fh)).await;
             assert_eq!(a.next(op::PUTFH), Status::BADHANDLE);
+        }
+    });
+}
+
+#[test]
+fn space_and_holes() {
+    run(1, |_| async move {
+        let wire = Wire::connect().await;
+        let c = Client4::mount(&wire, "client", 1).await;
+        let root = c.root(&wire).await;
+        let (id, fh) = c.open(&wire, &root, "f", 3, true).await;
+        c.run(&wire, write_op(Ops::new().putfh(&fh), &id, 0, &[7; 1000])).await;
+        let range = |number, offset: u64, len: u64| {
+            Ops::new().putfh(&fh).op(number, move |w| {
+                w.fixed(&id);
+                w.u64(offset);
+                w.u64(len);
+            })
+        };
+        for (offset, len, want) in [
+            (0, 500, Ok(1000)),
+            (500, 4000, Ok(4500)),
+            (0, 0, Err(Status::INVAL)),
+            (u64::MAX, 2, Err(Status::INVAL)),
+            (0, 1 << 40, Err(Status::NOSPC)),
+        ] {
+            let mut a = c.run(&wire, range(op::ALLOCATE, offset, len).getattr(&[4])).await;
+            a.ok(op::PUTFH);
+            match (a.next(op::ALLOCATE), want) {
+                (Status::OK, Ok(size)) => {
+                    let r = a.ok(op::GETATTR);
+                    let _: [u8; 12] = r.fixed().unwrap();
+                    assert_eq!(r.u64(), Ok(size));
+                }
+                (got, want) => assert_eq!(Err(got), want),
+            }
+        }
+        let mut a = c.run(&wire, range(op::DEALLOCATE, 0, 600)).await;
+        a.ok(op::PUTFH);
+        a.ok(op::DEALLOCATE);
+        let mut a = c.run(&wire, read_op(Ops::new().putfh(&fh), &id, 599, 2)).await;
+        a.ok(op::PUTFH);
+        let r = a.ok(op::READ);
+        r.bool().unwrap();
+        assert_eq!(&r.opaque(2).unwrap()[..], [0, 7]);
+        for (offset, want) in [(0, Status::OK), (4500, Status::NXIO)] {
+            let seek = Ops::new().putfh(&fh).op(op::SEEK, |w| {
+                w.fixed(&id);
+                w.u64(offset);
+                w.u32(0);
+            });
+            let mut a = c.run(&wire, seek).await;
+            a.ok(op::PUTFH);
+            assert_eq!(a.next(op::SEEK), want);
         }
     });
 }

@@ -394,6 +394,7 @@ impl Compound<'_> {
             op::TEST_STATEID => self.op_test_stateid(r, w),
             op::SEQUENCE => Err(Status::SEQUENCE_POS),
             op::RECLAIM_COMPLETE => self.op_reclaim_complete(r),
+            op::ALLOCATE => self.op_allocate(r).await,
             op::DEALLOCATE => self.op_deallocate(r).await,
             op::SEEK => self.op_seek(r, w).await,
             op::IO_ADVISE => self.op_io_advise(r, w),

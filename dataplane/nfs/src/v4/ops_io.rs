@@ -14,6 +14,9 @@ const WRITE: u32 = 2;
 /// Around READ's data: eof, length, padding.
 const READ_OVERHEAD_BYTES: usize = 16;
 
+/// ALLOCATE tries this often to grow a file that others keep changing.
+const ALLOCATE_ATTEMPTS: u32 = 16;
+
 /// What a stateid says about an I/O.
 pub(crate) struct IoRight {
     /// Permission was checked at open.
@@ -151,6 +154,36 @@ impl Compound<'_> {
         let attr = o.vfs().deallocate(&self.once(&o), o.ino, offset, len).await?;
         self.fresh = Some(attr);
         Ok(())
+    }
+
+    /// ALLOCATE on storage that never writes in place cannot set blocks aside: later writes take new ones anyhow. As others
+    /// of that kind do (OpenZFS), it answers whether there is room now, and grows the file.
+    pub(crate) async fn op_allocate(&mut self, r: &mut Reader) -> OpResult {
+        let id = Stateid::decode(r)?;
+        let (offset, len) = (r.u64()?, r.u64()?);
+        let o = self.object(Status::WRONG_TYPE)?;
+        o.writable()?;
+        self.io_stateid(id, &o, true).await?;
+        let end = offset.checked_add(len).filter(|_| len > 0).ok_or(Status::INVAL)?;
+        if end > FILE_SIZE_MAX {
+            return Err(Status::FBIG);
+        }
+        if len > o.vfs().statfs().await?.available_bytes {
+            return Err(Status::NOSPC);
+        }
+        for _ in 0..ALLOCATE_ATTEMPTS {
+            let attr = o.vfs().getattr(o.ino, o.generation).await?;
+            if attr.size >= end {
+                return Ok(());
+            }
+            // Guarded, so that it never cuts what somebody appends meanwhile.
+            let set = SetAttr { size: Some(end), ..SetAttr::default() };
+            match o.vfs().setattr(&self.context(&o), o.ino, set, Some(attr.ctime), true).await {
+                Err(FsError::NotSync) => {}
+                other => return other.map(|_| ()).map_err(Status::from),
+            }
+        }
+        Err(Status::DELAY)
     }
 
     /// Hints are taken note of by taking none (RFC 7862, section 15.5.3).
