@@ -3,6 +3,7 @@
 //! It brings the machine up ([`init`]), connects to the harness and does what it is told ([`protocol`]). What is
 //! heavy runs inside this one process, because fork and exec are slow in User-Mode Linux.
 
+pub mod bench;
 pub mod chaos;
 mod files;
 mod init;
@@ -106,6 +107,7 @@ fn perform(operation: Operation) -> Result<String, String> {
             Ok(format!("{} {}", size.total_bytes - size.free_bytes, size.total_bytes))
         }
         Operation::Chaos(plan) => chaos::run(&plan),
+        Operation::Bench(plan) => bench::run(&plan),
         Operation::PowerOff => sys::power_off(),
     }
 }

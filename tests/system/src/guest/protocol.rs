@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::guest::bench::BenchPlan;
 use crate::guest::chaos::ChaosPlan;
 use crate::uml::NfsVersion;
 
@@ -93,6 +94,8 @@ pub enum Operation {
     },
     /// Random operations against a model.
     Chaos(ChaosPlan),
+    /// One row of a benchmark; the text is a [`crate::guest::bench::BenchResult`] as JSON.
+    Bench(BenchPlan),
     /// Switch the guest off.
     PowerOff,
 }
