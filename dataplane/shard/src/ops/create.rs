@@ -107,10 +107,11 @@ impl New {
         }
         let mut mode = set.mode.unwrap_or(match kind {
             NodeKind::Directory => 0o755,
-            NodeKind::Symlink(_) => 0o777,
             _ => 0o644,
         }) & 0o7777;
         match kind {
+            // As everywhere: nothing looks at it.
+            NodeKind::Symlink(_) => mode = 0o777,
             NodeKind::Directory if inherits => mode |= perm::SETGID,
             _ if !root && !cred.in_group(gid) => mode &= !perm::SETGID,
             _ => {}

@@ -163,7 +163,7 @@ fn creating() {
         let link = NodeKind::Symlink("over/there".into());
         let s = fs.make(&cx, d, "s", link).await.unwrap();
         let (target, attr) = fs.readlink(&cx, s).await.unwrap();
-        assert_eq!((&target[..], attr.size, attr.mode), (&b"over/there"[..], 10, 0o755));
+        assert_eq!((&target[..], attr.size, attr.mode), (&b"over/there"[..], 10, 0o777));
         assert_eq!(fs.readlink(&cx, d).await, Err(FsError::Invalid));
         assert_eq!(unchecked(d, b"s").await, Err(FsError::IsSymlink));
         let long = NodeKind::Symlink("x".repeat(SYMLINK_MAX + 1).into());
