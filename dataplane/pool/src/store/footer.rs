@@ -37,14 +37,14 @@ const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 struct RawEntry {
     inode: U64,
     offset: U64,
-    /// Column in the top byte, block in the low 24 bits of the first word's rest: see `pack`.
+    /// Bits 0..24: low bits of the block; 24..32: column.
     place: U32,
+    /// Bits 0..16: blocks of the run; 16..32: high bits of the block.
     blocks: U32,
 }
 const _: () = assert!(size_of::<RawEntry>() == ENTRY_BYTES);
 
-/// Runs are at most a unit (32 blocks) before merging and at most a row after, so lengths need 9 bits; blocks of a 1 GiB unit
-/// need 18 and of the largest 26. `place` holds the block's low 24 bits and the column, `blocks` the run and the block's high bits.
+/// A run never leaves its row, so its length needs 9 bits.
 fn pack(e: &FooterEntry) -> RawEntry {
     RawEntry {
         inode: U64::new(e.inode),

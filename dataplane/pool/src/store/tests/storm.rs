@@ -87,7 +87,7 @@ async fn work(store: Rc<ShardStore>, model: Rc<RefCell<Model>>, history: Rc<RefC
         let lsn = match random_u64() % 16 {
             0..7 => {
                 let seed = random_u64();
-                let blocks = 1 + random_u64() % if random_u64() % 4 == 0 { 600 } else { 20 };
+                let blocks = 1 + random_u64() % if random_u64().is_multiple_of(4) { 600 } else { 20 };
                 match write_value(&store, Class::Data, seed, blocks as usize).await {
                     Ok(written) => {
                         let (lsn, key) = model.borrow_mut().put(&store, seed, written);
@@ -120,7 +120,7 @@ async fn work(store: Rc<ShardStore>, model: Rc<RefCell<Model>>, history: Rc<RefC
                 continue;
             }
         };
-        if random_u64() % 2 == 0 {
+        if random_u64().is_multiple_of(2) {
             store.wait_durable(lsn).await.unwrap_or_else(|e| panic!("journal: {e}"));
             let mut h = history.borrow_mut();
             h.acknowledged = h.acknowledged.max(lsn.0);
@@ -141,7 +141,7 @@ fn storm(seed: u64, drives: usize, scheme: &str, losses: usize) -> (u32, StoreSt
             incarnation(pool, shard, h).await;
         });
         let run_for = Duration::from_millis(20 + bench.world.sim.random_u64() % 150);
-        let lose = lost < losses && bench.world.sim.random_u64() % 2 == 0;
+        let lose = lost < losses && bench.world.sim.random_u64().is_multiple_of(2);
         bench.world.sim.run_until(run_for, || false);
         if lose {
             // Among those that still live.
