@@ -16,9 +16,13 @@ const OPENS_MAX: usize = 1 << 20;
 const SHARE_READ: u32 = 1;
 const SHARE_WRITE: u32 = 2;
 
+/// How often each (access, deny) was opened.
+type Shares = BTreeMap<(u32, u32), u32>;
+
 #[derive(Default)]
 pub(crate) struct Opens {
-    by_ino: BTreeMap<Ino, BTreeMap<u64, BTreeMap<(u32, u32), u32>>>,
+    /// By inode and client.
+    by_ino: BTreeMap<Ino, BTreeMap<u64, Shares>>,
     count: usize,
 }
 
