@@ -54,6 +54,16 @@ impl Conn {
     fn idle(&self) -> bool {
         self.in_flight.get() == 0 && self.queued_bytes.get() == 0
     }
+    /// Waits until everything begun is answered, or the connection is closed.
+    async fn until_idle(&self) {
+        loop {
+            let changed = self.progress.notified();
+            if self.idle() || self.closed.get() {
+                return;
+            }
+            changed.await;
+        }
+    }
     /// Waits until there is room for one more request; false when the connection is closed.
     async fn room(&self, max_in_flight: usize) -> bool {
         loop {
@@ -98,7 +108,12 @@ async fn read_requests(local: &Rc<Local>, conn: &Rc<Conn>) {
         loop {
             match deframer.next(&mut input) {
                 Ok(Some(record)) => {
-                    if !conn.room(local.shared.config.requests_per_connection).await || local.stopping() {
+                    if !conn.room(local.shared.config.requests_per_connection).await {
+                        return;
+                    }
+                    if local.stopping() {
+                        // Not begun, so it is as if it had not come; what was begun is still answered.
+                        conn.until_idle().await;
                         return;
                     }
                     start_request(local, conn, record).await;
@@ -247,11 +262,8 @@ pub(crate) async fn drain(local: &Local) {
     let started = now();
     let all: Vec<Rc<Conn>> = local.connections.borrow().values().filter_map(|c| c.upgrade()).collect();
     for conn in all {
-        while !conn.idle() && !conn.closed.get() && started.elapsed() < DRAIN_LIMIT {
-            let changed = conn.progress.notified();
-            let left = DRAIN_LIMIT.saturating_sub(started.elapsed());
-            basalt_reactor::timeout(left, changed).await;
-        }
+        let left = DRAIN_LIMIT.saturating_sub(started.elapsed());
+        basalt_reactor::timeout(left, conn.until_idle()).await;
         conn.close();
     }
 }

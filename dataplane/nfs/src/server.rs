@@ -170,7 +170,7 @@ impl Local {
 
     /// A client's lease has ended. Half a lease more is given: a client that comes back a little late finds all it had.
     pub(crate) fn lease_over(&self, client: &Client) -> bool {
-        let grace_ms = self.shared.config.lease_s as u64 * 1500;
+        let grace_ms = self.shared.config.lease_s.max(1) as u64 * 1500;
         client.renewed.get().elapsed() > Duration::from_millis(grace_ms)
     }
 

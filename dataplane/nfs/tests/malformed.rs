@@ -135,7 +135,7 @@ fn broken_framing_closes_only_its_connection() {
     sim.block_on(client, || async move {
         let good = Wire::connect().await;
         let c = Client4::mount(&good, "client", 1).await;
-        let too_long = (RECORD_MAX_BYTES as u32 + 1 | 1 << 31).to_be_bytes().to_vec();
+        let too_long = ((RECORD_MAX_BYTES as u32 + 1) | (1 << 31)).to_be_bytes().to_vec();
         for bad in [too_long, b"GET / HTTP/1.1\r\n\r\n".to_vec(), [&[0x80, 0, 0, 4][..], &[1; 4]].concat()] {
             let wire = Wire::connect().await;
             wire.raw(bad.into()).await;

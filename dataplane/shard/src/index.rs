@@ -198,6 +198,8 @@ impl Index {
         let store = Rc::new(store);
         let inner = Inner::restore(store.clone(), recovery, tuning).map_err(fs_error)?;
         store.start().await.map_err(fs_error)?;
+        let (found, stats) = (inner.recovered, inner.stats());
+        tracing::debug!(%shard, last_record = %found, ?stats, "index opened");
         inner.start_background();
         Ok(Rc::new(Index { inner, shard_store: Some(store) }))
     }
@@ -311,6 +313,7 @@ impl Index {
     }
     /// Freezes the memtable, packs its pages, writes it as a run, checkpoints. Runs by itself when the journal has grown enough
     /// (and merges when there are many runs); callable to force it.
+    #[allow(dead_code, reason = "product code closes instead")]
     pub(crate) async fn flush(&self) -> FsResult<()> {
         self.inner.flush().await
     }
@@ -321,9 +324,14 @@ impl Index {
         // Neither task begins anything now; wait for what is under way.
         drop(self.inner.flushing.lock().await);
         drop(self.inner.merging.lock().await);
-        flushed
+        tracing::debug!(stats = ?self.stats(), "index closed");
+        match &self.shard_store {
+            Some(store) => flushed.and(store.close().await.map_err(fs_error)),
+            None => flushed,
+        }
     }
     /// Bound of the block cache (32 MiB unless set).
+    #[allow(dead_code, reason = "nobody sets it yet")]
     pub(crate) fn set_cache_bytes(&self, bytes: usize) {
         self.inner.cache.borrow_mut().set_capacity(bytes);
     }

@@ -224,7 +224,6 @@ fn choose_record(
 }
 
 struct ChannelArgs {
-    header_pad: u32,
     max_request: u32,
     max_response: u32,
     max_response_cached: u32,
@@ -233,8 +232,8 @@ struct ChannelArgs {
 }
 
 fn channel_args(r: &mut Reader) -> OpResult<ChannelArgs> {
+    let _header_pad = r.u32()?;
     let a = ChannelArgs {
-        header_pad: r.u32()?,
         max_request: r.u32()?,
         max_response: r.u32()?,
         max_response_cached: r.u32()?,
@@ -268,11 +267,11 @@ pub(crate) async fn create_session(local: &Local, auth: &Auth, r: &mut Reader, w
     }
     let client = local.clients.client(client_id).ok_or(Status::STALE_CLIENTID)?;
     // Phase 2 of section 18.36.4: the sequence, before anything else may fail.
-    if sequence == client.create_sequence.get() {
-        if let Some(reply) = client.create_reply.borrow().as_ref() {
-            w.raw(reply.clone());
-            return Ok(());
-        }
+    if let (true, Some(reply)) =
+        (sequence == client.create_sequence.get(), client.create_reply.borrow().as_ref())
+    {
+        w.raw(reply.clone());
+        return Ok(());
     }
     if sequence != client.create_sequence.get().wrapping_add(1) {
         return Err(Status::SEQ_MISORDERED);
@@ -349,7 +348,7 @@ async fn make_session(
             channel.slots,
         ),
         (
-            back.header_pad.min(0),
+            0,
             back.max_request,
             back.max_response,
             back.max_response_cached,

@@ -115,14 +115,13 @@ impl Compound<'_> {
 
     /// A symbolic link where a directory is wanted has its own error (section 18.13.3).
     pub(crate) async fn not_a_directory(&self, o: &Object, e: FsError) -> Status {
-        if e == FsError::NotDirectory {
-            if let Ok(a) = o.vfs().getattr(o.ino, o.generation).await {
-                if a.kind == FileType::Symlink {
-                    return Status::SYMLINK;
-                }
-            }
+        if e != FsError::NotDirectory {
+            return e.into();
         }
-        e.into()
+        match o.vfs().getattr(o.ino, o.generation).await {
+            Ok(a) if a.kind == FileType::Symlink => Status::SYMLINK,
+            _ => Status::NOTDIR,
+        }
     }
 
     pub(crate) async fn op_lookupp(&mut self) -> OpResult {

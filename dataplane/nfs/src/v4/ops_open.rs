@@ -193,10 +193,9 @@ impl Compound<'_> {
         if !own_deny.is_empty() {
             for s in &own_deny {
                 // Nothing else can have taken it between the two, unless the file system was in trouble: then it is lost.
-                if o.vfs().open(&self.context(o), o.ino, client.id, *s, false).await.is_ok() {
-                    if let Some(h) = &held {
-                        h.shares.borrow_mut().push(*s);
-                    }
+                let back = o.vfs().open(&self.context(o), o.ino, client.id, *s, false).await;
+                if let (Ok(_), Some(h)) = (back, &held) {
+                    h.shares.borrow_mut().push(*s);
                 }
             }
         }

@@ -382,7 +382,9 @@ impl Vfs for MemFs {
         }
         let ino = *s.dir(from_dir)?.names.get(from).ok_or(FsError::NotFound)?;
         let old = s.dir(to_dir)?.names.get(to).copied();
-        let a = s.change(from_dir, |s| drop(s.nodes.get_mut(&from_dir.0).unwrap().names.remove(from)))?;
+        let a = s.change(from_dir, |s| {
+            s.nodes.get_mut(&from_dir.0).unwrap().names.remove(from);
+        })?;
         let b = s.change(to_dir, |s| {
             s.nodes.get_mut(&to_dir.0).unwrap().names.insert(to.to_vec(), ino);
             s.nodes.get_mut(&ino).unwrap().parent = to_dir.0;
@@ -530,7 +532,7 @@ impl Vfs for MemFs {
         let mut s = self.lock();
         s.file(ino)?;
         if check && s.attr(ino.0)?.uid != cx.cred.uid {
-            let need = (share.access & 1) * 4 | (share.access & 2);
+            let need = ((share.access & 1) * 4) | (share.access & 2);
             s.check(ino, &cx.cred, need)?;
         }
         let n = s.file(ino)?;

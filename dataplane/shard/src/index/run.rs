@@ -171,7 +171,7 @@ impl<'a> RunWriter<'a> {
         let mut pieces = Vec::with_capacity(ready.len());
         for r in &ready {
             // The run's id in the high bits: reclaim asks the index whether that run still lives.
-            let offset = self.id << 40 | self.blocks * BLOCK_BYTES as u64;
+            let offset = (self.id << 40) | (self.blocks * BLOCK_BYTES as u64);
             pieces.push(Piece { owner: Owner { inode: 0, offset }, data: vec![r.bytes.clone()] });
             self.blocks += (r.bytes.len() / BLOCK_BYTES) as u64;
         }

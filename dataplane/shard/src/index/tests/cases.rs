@@ -29,7 +29,13 @@ fn key(n: u32) -> Vec<u8> {
     [&[tag::INODE][..], &n.to_be_bytes()].concat()
 }
 async fn put(index: &Index, n: u32, value: &[u8]) {
-    index.run(|t| Ok(t.put(key(n), value.to_vec()))).await.unwrap();
+    index
+        .run(|t| {
+            t.put(key(n), value.to_vec());
+            Ok(())
+        })
+        .await
+        .unwrap();
 }
 async fn get(index: &Index, n: u32) -> Option<Vec<u8>> {
     index.run(|t| t.get(&key(n))).await.unwrap().map(|v| v.to_vec())
@@ -121,7 +127,13 @@ fn an_operation_that_never_gets_further_is_given_up() {
 fn answers_and_errors_wait_for_what_they_rest_on() {
     world(|| async {
         let (index, store) = fresh(Tuning::default());
-        let done = index.run_nowait(|t| Ok(t.put(key(1), vec![1]))).await.unwrap();
+        let done = index
+            .run_nowait(|t| {
+                t.put(key(1), vec![1]);
+                Ok(())
+            })
+            .await
+            .unwrap();
         assert_eq!((done.lsn, done.observed), (Some(Lsn(1)), Lsn(1)));
         assert_eq!(store.durable_lsn(), Lsn(0));
         let done = index.run_nowait(|t| t.get(&key(1))).await.unwrap();
@@ -134,10 +146,22 @@ fn answers_and_errors_wait_for_what_they_rest_on() {
         assert_eq!(refused.await.err(), Some(FsError::Exists));
         assert_eq!(store.durable_lsn(), Lsn(1));
         // A name that was deleted a moment ago is not reported missing before the deletion is durable.
-        index.run_nowait(|t| Ok(t.delete(key(1)))).await.unwrap();
+        index
+            .run_nowait(|t| {
+                t.delete(key(1));
+                Ok(())
+            })
+            .await
+            .unwrap();
         assert_eq!(get(&index, 1).await, None);
         assert_eq!(store.durable_lsn(), Lsn(2));
-        index.run_nowait(|t| Ok(t.put(key(2), vec![1]))).await.unwrap();
+        index
+            .run_nowait(|t| {
+                t.put(key(2), vec![1]);
+                Ok(())
+            })
+            .await
+            .unwrap();
         index.run(|t| t.scan(&key(0), &[], 10)).await.unwrap();
         assert_eq!(store.durable_lsn(), Lsn(3));
     });
@@ -153,7 +177,13 @@ fn a_full_pool_stops_writers_only_when_the_journal_is_full_and_ends_with_it() {
         let mut taken = 0;
         let refused = loop {
             let n = taken;
-            match index.run(|t| Ok(t.put(key(n), vec![7; 50]))).await {
+            match index
+                .run(|t| {
+                    t.put(key(n), vec![7; 50]);
+                    Ok(())
+                })
+                .await
+            {
                 Ok(()) => taken += 1,
                 Err(e) => break e,
             }
@@ -180,7 +210,13 @@ fn absent_names_cost_no_data_blocks() {
     world(|| async {
         let (index, store) = fresh(Tuning::default());
         for n in 0..2000 {
-            index.run_nowait(|t| Ok(t.put(key(n * 2), vec![1; 100]))).await.unwrap();
+            index
+                .run_nowait(|t| {
+                    t.put(key(n * 2), vec![1; 100]);
+                    Ok(())
+                })
+                .await
+                .unwrap();
         }
         index.flush().await.unwrap();
         assert_eq!((index.stats().runs, index.stats().memtable_entries), (1, 0));
@@ -212,7 +248,13 @@ fn a_clean_stop_leaves_nothing_to_replay() {
             put(&index, n, b"kept").await;
         }
         for n in 0..100 {
-            index.run(|t| Ok(t.delete(key(n)))).await.unwrap();
+            index
+                .run(|t| {
+                    t.delete(key(n));
+                    Ok(())
+                })
+                .await
+                .unwrap();
         }
         index.close().await.unwrap();
         let (store, recovery) = MemoryStore::open(&media);
@@ -229,17 +271,24 @@ fn pages_wait_for_whom_to_pack_them() {
     world(|| async {
         let (index, _) = fresh(Tuning::default());
         let page = || [&[tag::PAGE][..], b"1"].concat();
-        index.run(|t| Ok(t.put(page(), vec![1]))).await.unwrap();
+        index
+            .run(|t| {
+                t.put(page(), vec![1]);
+                Ok(())
+            })
+            .await
+            .unwrap();
         assert_eq!(index.flush().await, Err(FsError::Delay));
         assert_eq!(index.page_lsn(&page()), Some(Lsn(1)));
         let weak = Rc::downgrade(&index);
         index.set_pack_pages(Rc::new(move |pages| {
             let index = weak.upgrade().unwrap();
             Box::pin(async move {
-                index
-                    .run_nowait(|t| Ok(pages.iter().for_each(|p| t.delete(p.key.to_vec()))))
-                    .await
-                    .map(|_| ())
+                let unpack = index.run_nowait(|t| {
+                    pages.iter().for_each(|p| t.delete(p.key.to_vec()));
+                    Ok(())
+                });
+                unpack.await.map(|_| ())
             })
         }));
         index.flush().await.unwrap();
