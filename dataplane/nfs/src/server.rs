@@ -220,6 +220,9 @@ pub struct Server {
     accepting: RefCell<Option<JoinHandle<()>>>,
 }
 
+/// How long a start waits for its port.
+const PORT_IN_USE_LIMIT: Duration = Duration::from_millis(1000);
+
 static NEXT_UID: AtomicU64 = AtomicU64::new(1);
 
 impl Server {
@@ -230,7 +233,7 @@ impl Server {
         store: impl Fn() -> Rc<dyn ClientStore> + Send + 'static,
     ) -> Result<Server, StartError> {
         let address = config.listen;
-        let listener = net::listen(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listener = listen(address).await.map_err(|source| StartError::Listen { address, source })?;
         Server::start_on(config, listener, exports, store).await
     }
 
@@ -351,6 +354,20 @@ impl Server {
 
 fn cores() -> impl Iterator<Item = CoreId> {
     (0..basalt_reactor::core_count()).map(CoreId)
+}
+
+/// Listens; waits a moment for a port in use. The kernel closes what a killed process was accepting on over io_uring only
+/// some time after that process is gone.
+pub async fn listen(address: SocketAddr) -> std::io::Result<net::Listener> {
+    let started = basalt_reactor::now();
+    loop {
+        match net::listen(address).await {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && started.elapsed() < PORT_IN_USE_LIMIT => {
+                basalt_reactor::sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Deals connections to the reactors in turn: one client with several connections then uses several reactors.
