@@ -66,6 +66,10 @@ impl Exports {
                 );
                 continue;
             };
+            // A node's first start has offered its export when it made it.
+            if self.offered.borrow().contains_key(&record.export.path) {
+                continue;
+            }
             let fs = mounted.borrow().get(&record.export.fs).cloned();
             match fs {
                 Some(fs) => self.offer(record, &fs)?,

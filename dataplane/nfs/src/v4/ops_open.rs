@@ -390,6 +390,11 @@ impl Compound<'_> {
                         Err(e) => return Err(e.into()),
                     }
                 }
+                // Lock-owners are used again: a LOCK of the next one with this name may have come while we looked, and
+                // its lock must not be left without a state that can unlock it.
+                if l.pending.get() > 0 || client.find(id)?.is_none() {
+                    return Err(Status::LOCKS_HELD);
+                }
                 client.remove_lock(&l);
                 Ok(())
             }
