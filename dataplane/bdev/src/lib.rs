@@ -1,6 +1,7 @@
 //! Block devices. A [`Drive`] is the shared description of one device; every reactor opens its own [`Bdev`] channel
 //! on it (a queue per reactor) and never shares that.
 
+pub mod counted;
 pub mod fault;
 mod lock;
 pub mod malloc;

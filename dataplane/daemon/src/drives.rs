@@ -1,9 +1,11 @@
 //! The drives of this node: those the configuration names, or sparse files made at the first start.
 
 use crate::config::Config;
+use basalt_bdev::counted::{CountedDrive, Counters};
 use basalt_bdev::uring::UringDrive;
 use basalt_bdev::{BdevError, DriveRef};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DrivesError {
@@ -15,13 +17,28 @@ pub(crate) enum DrivesError {
     None,
 }
 
+/// A drive and what has passed through it.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    pub(crate) drive: DriveRef,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Only the drives.
+pub(crate) fn refs(opened: &[Opened]) -> Vec<DriveRef> {
+    opened.iter().map(|o| o.drive.clone()).collect()
+}
+
 /// Opens what is there. A drive that cannot be opened is left out with a warning: the pool knows how many it may miss.
-pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<DriveRef>, DrivesError> {
-    let mut drives: Vec<DriveRef> = Vec::new();
+pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<Opened>, DrivesError> {
+    let mut drives = Vec::new();
     let mut last_error = None;
     for path in paths {
         match UringDrive::open(path) {
-            Ok(drive) => drives.push(drive),
+            Ok(drive) => {
+                let (drive, counters) = CountedDrive::wrap(drive);
+                drives.push(Opened { drive, counters });
+            }
             Err(e) => {
                 tracing::warn!("drive {}: {e}; going on without it", path.display());
                 last_error = Some(e);

@@ -5,7 +5,7 @@
 
 use crate::clients::PoolClients;
 use crate::config::Config;
-use basalt_bdev::DriveRef;
+use crate::drives::Opened;
 use basalt_nfs::{ClientStore, ExportSpec, ExportTable, Server};
 use basalt_pool::Pool;
 use basalt_reactor::net::Listener;
@@ -89,6 +89,11 @@ impl Exports {
         Ok(())
     }
 
+    /// Whether this pool has had an export at any time.
+    pub(crate) async fn any_ever(pool: &Pool) -> Result<bool, RpcError> {
+        Ok(pool.meta_get(NEXT_ID).await.map_err(crate::node::refused)?.is_some())
+    }
+
     pub(crate) async fn create(&self, pool: &Pool, export: Export, fs: &FileSystem) -> Result<(), RpcError> {
         let next = pool.meta_get(NEXT_ID).await.map_err(crate::node::refused)?;
         let id = next.and_then(|v| v.try_into().ok()).map_or(1, u32::from_le_bytes);
@@ -154,7 +159,7 @@ impl Exports {
         }
     }
 
-    pub(crate) async fn top(&self, started: basalt_reactor::Instant, drives: &[DriveRef]) -> Top {
+    pub(crate) async fn top(&self, started: basalt_reactor::Instant, drives: &[Opened]) -> Top {
         let server = self.server.borrow().clone();
         let operations = match server {
             None => Vec::new(),
@@ -174,7 +179,16 @@ impl Exports {
         };
         let drives = drives
             .iter()
-            .map(|d| DriveCounters { name: d.info().name.clone(), ..Default::default() })
+            .map(|opened| {
+                let counts = opened.counters.get();
+                DriveCounters {
+                    name: opened.drive.info().name.clone(),
+                    reads: counts.reads,
+                    read_bytes: counts.read_bytes,
+                    writes: counts.writes,
+                    written_bytes: counts.written_bytes,
+                }
+            })
             .collect();
         Top { uptime_ms: started.elapsed().as_millis() as u64, operations, drives }
     }

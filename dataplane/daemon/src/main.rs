@@ -42,7 +42,8 @@ fn main() -> ExitCode {
     if let Err(e) = supervise::drain_on_signals() {
         return fail(&format_args!("signal handlers: {e}"));
     }
-    let reactors = basalt_reactor::real::Config { cores: config.core_count(), ..Default::default() };
+    let reactors =
+        basalt_reactor::real::Config { cores: config.core_count(), pin: true, ..Default::default() };
     match basalt_reactor::real::run(reactors, move || node::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(&message),

@@ -85,8 +85,8 @@ fn core(registry: &mut Registry, node: &Rc<Node>) {
         let drives = n.drives.borrow();
         let list: Vec<Value> = drives
             .iter()
-            .map(|drive| {
-                let info = drive.info();
+            .map(|opened| {
+                let info = opened.drive.info();
                 json!({
                     "name": info.name,
                     "product_name": info.backend,
@@ -132,7 +132,7 @@ fn pool(registry: &mut Registry, node: &Rc<Node>) {
         })
     });
     method!(registry, node, "basalt_pool_discover", |n, p: Drives| {
-        Ok(basalt_pool::discover(n.open_drives(&p.drives)?).await)
+        Ok(basalt_pool::discover(crate::drives::refs(&n.open_drives(&p.drives)?)).await)
     });
     method!(registry, node, "basalt_pool_drive_out", |n, p: DriveOut| {
         let pool = n.pool()?;

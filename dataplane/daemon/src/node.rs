@@ -1,9 +1,9 @@
 //! The node: its pool, file systems and exports, from start to stop.
 
 use crate::config::Config;
+use crate::drives::Opened;
 use crate::exports::Exports;
 use crate::{drives, methods, supervise};
-use basalt_bdev::DriveRef;
 use basalt_pool::{Pool, PoolSpec, Scheme};
 use basalt_rpc::RpcError;
 use basalt_rpc::types::{Export, Progress, Squash};
@@ -17,7 +17,7 @@ use std::rc::Rc;
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) started: basalt_reactor::Instant,
-    pub(crate) drives: RefCell<Vec<DriveRef>>,
+    pub(crate) drives: RefCell<Vec<Opened>>,
     pub(crate) pool: RefCell<Option<Pool>>,
     pub(crate) mounted: RefCell<BTreeMap<String, FileSystem>>,
     pub(crate) exports: Exports,
@@ -60,7 +60,15 @@ pub(crate) async fn run(config: Config) -> Result<(), String> {
     basalt_reactor::spawn(basalt_rpc::serve(rpc_listener, Rc::new(methods::registry(&node))));
     node.start_pool().await?;
     supervise::ready();
-    let export = node.exports.list().first().map_or(String::new(), |e| format!(" export={}", e.path));
+    let export = node.exports.list().into_iter().next().map(|e| e.path);
+    if let Some(path) = &export {
+        let host = if address.ip().is_unspecified() { "HOST".to_owned() } else { address.ip().to_string() };
+        let port = address.port();
+        tracing::info!(
+            "clients mount with: mount -t nfs -o vers=4.2,proto=tcp,port={port} {host}:{path} /mnt"
+        );
+    }
+    let export = export.map_or(String::new(), |path| format!(" export={path}"));
     println!("ready pid={} nfs={address}{export}", std::process::id());
 
     basalt_reactor::drain_requested().await;
@@ -74,32 +82,50 @@ pub(crate) async fn run(config: Config) -> Result<(), String> {
 impl Node {
     /// Imports the pool on the configured drives; where they are blank and the settings say so, makes one.
     async fn start_pool(self: &Rc<Node>) -> Result<(), String> {
+        let text = |e: RpcError| e.to_string();
         let paths = drives::configured(&self.config).map_err(|e| e.to_string())?;
-        let mut found =
+        let found =
             if paths.is_empty() { Vec::new() } else { drives::open(&paths).map_err(|e| e.to_string())? };
-        if !basalt_pool::discover(found.clone()).await.is_empty() {
-            self.import(found).await.map_err(|e| e.to_string())?;
-            return self.mount_all().await.map_err(|e| e.to_string());
-        }
-        let first = self.config.first_start.clone();
-        if !first.create {
+        let first = &self.config.first_start;
+        if !basalt_pool::discover(drives::refs(&found)).await.is_empty() {
+            self.import(found).await.map_err(text)?;
+        } else if first.create {
+            self.create_first_pool(found).await?;
+        } else {
             tracing::info!("no pool on the drives; waiting for `basalt pool create` or `basalt pool import`");
             self.drives.replace(found);
             return Ok(());
         }
+        self.mount_missing().await.map_err(text)?;
+        let pool = self.pool().map_err(text)?;
+        // A first start that was cut short goes on where it stopped.
+        if first.create && pool.name() == first.pool && !Exports::any_ever(&pool).await.map_err(text)? {
+            self.create_first_export().await.map_err(text)?;
+        }
+        self.exports.start(&pool, &self.mounted).await.map_err(text)
+    }
+
+    async fn create_first_pool(self: &Rc<Node>, mut found: Vec<Opened>) -> Result<(), String> {
         if self.config.drives.is_empty() {
             drop(found);
             drives::create_missing_files(&self.config).map_err(|e| e.to_string())?;
             let paths = drives::configured(&self.config).map_err(|e| e.to_string())?;
             found = drives::open(&paths).map_err(|e| e.to_string())?;
         }
+        let first = &self.config.first_start;
         let scheme = match first.scheme.as_str() {
             "" => None,
             text => Some(text.parse::<Scheme>().map_err(|e| e.to_string())?),
         };
-        let text = |e: RpcError| e.to_string();
-        self.create(found, PoolSpec { name: first.pool, scheme, force: false }).await.map_err(text)?;
-        self.create_fs(&FsSpec { name: first.fs.clone(), shards: 16 }).await.map_err(text)?;
+        let spec = PoolSpec { name: first.pool.clone(), scheme, force: false };
+        self.create(found, spec).await.map_err(|e| e.to_string())
+    }
+
+    async fn create_first_export(self: &Rc<Node>) -> Result<(), RpcError> {
+        let first = self.config.first_start.clone();
+        if !self.mounted.borrow().contains_key(&first.fs) {
+            self.create_fs(&FsSpec { name: first.fs.clone(), shards: 16 }).await?;
+        }
         let export = Export {
             path: first.export,
             fs: first.fs,
@@ -109,8 +135,7 @@ impl Node {
             anon_gid: 65534,
             clients: Vec::new(),
         };
-        self.create_export(export).await.map_err(text)?;
-        self.exports.start(&self.pool().map_err(text)?, &self.mounted).await.map_err(text)
+        self.create_export(export).await.map(|_| ())
     }
 
     pub(crate) fn pool(&self) -> Result<Pool, RpcError> {
@@ -120,7 +145,7 @@ impl Node {
     }
 
     /// Drives for a command: the named ones, or those of the configuration.
-    pub(crate) fn open_drives(&self, named: &[String]) -> Result<Vec<DriveRef>, RpcError> {
+    pub(crate) fn open_drives(&self, named: &[String]) -> Result<Vec<Opened>, RpcError> {
         let refused = |e: drives::DrivesError| RpcError::refused(e.to_string());
         if named.is_empty() {
             if self.pool.borrow().is_none() && !self.drives.borrow().is_empty() {
@@ -141,17 +166,13 @@ impl Node {
         Ok(opened)
     }
 
-    pub(crate) async fn create(
-        self: &Rc<Node>,
-        drives: Vec<DriveRef>,
-        spec: PoolSpec,
-    ) -> Result<(), RpcError> {
+    pub(crate) async fn create(self: &Rc<Node>, drives: Vec<Opened>, spec: PoolSpec) -> Result<(), RpcError> {
         if self.pool.borrow().is_some() {
             return Err(RpcError::refused("this node has a pool; one data plane runs one pool"));
         }
         let what = format!("creating pool {}", spec.name);
         let node = self.clone();
-        let result = Pool::create(drives.clone(), &spec, move |done_bytes, total_bytes| {
+        let result = Pool::create(drives::refs(&drives), &spec, move |done_bytes, total_bytes| {
             node.progress.replace(Some(Progress { what: what.clone(), done_bytes, total_bytes }));
         })
         .await;
@@ -160,16 +181,16 @@ impl Node {
         Ok(())
     }
 
-    pub(crate) async fn import(&self, drives: Vec<DriveRef>) -> Result<(), RpcError> {
+    pub(crate) async fn import(&self, drives: Vec<Opened>) -> Result<(), RpcError> {
         if self.pool.borrow().is_some() {
             return Err(RpcError::refused("this node has a pool; one data plane runs one pool"));
         }
-        let pool = Pool::import(drives.clone()).await.map_err(refused)?;
+        let pool = Pool::import(drives::refs(&drives)).await.map_err(refused)?;
         self.adopt(pool, drives);
         Ok(())
     }
 
-    fn adopt(&self, pool: Pool, drives: Vec<DriveRef>) {
+    fn adopt(&self, pool: Pool, drives: Vec<Opened>) {
         tracing::info!("pool {} ({})", pool.name(), pool.uuid());
         self.drives.replace(drives);
         self.pool.replace(Some(pool));
@@ -177,11 +198,17 @@ impl Node {
 
     /// Mounts every file system of the pool and serves its exports.
     pub(crate) async fn mount_all(self: &Rc<Node>) -> Result<(), RpcError> {
-        let pool = self.pool()?;
-        for info in FileSystem::list(&pool).await.map_err(refused)? {
-            self.mount(&info.name).await?;
+        self.mount_missing().await?;
+        self.exports.start(&self.pool()?, &self.mounted).await
+    }
+
+    async fn mount_missing(&self) -> Result<(), RpcError> {
+        for info in FileSystem::list(&self.pool()?).await.map_err(refused)? {
+            if !self.mounted.borrow().contains_key(&info.name) {
+                self.mount(&info.name).await?;
+            }
         }
-        self.exports.start(&pool, &self.mounted).await
+        Ok(())
     }
 
     async fn mount(&self, name: &str) -> Result<(), RpcError> {

@@ -559,11 +559,6 @@ impl Root {
         let stopped = inner.stopped.as_deref().or(failed.as_deref());
         status_of(&inner.state, inner.applied, stopped, &inner.notes, name_of)
     }
-
-    #[cfg(test)]
-    pub(crate) fn state(&self) -> RootState {
-        self.inner.borrow().state.clone()
-    }
 }
 
 fn no_shard(id: ShardId) -> PoolError {

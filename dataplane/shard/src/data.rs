@@ -34,11 +34,11 @@ mod tests;
 mod write;
 mod writeback;
 
-use crate::index::{Index, Store, Txn, TxnResult};
+use crate::index::{Index, Store, Txn, TxnResult, fs_error};
 use crate::inode::Inode;
 use crate::keys;
 use crate::vfs::*;
-use basalt_pool::{BlockAddr, PoolError};
+use basalt_pool::BlockAddr;
 use basalt_reactor::Instant;
 use basalt_reactor::sync::Notify;
 use cache::Cache;
@@ -234,12 +234,4 @@ fn pre_attr(inode: &Inode) -> PreAttr {
 /// The change attribute for a record about to be written: its LSN, never behind what was shown before.
 fn next_change(txn: &Txn<'_>, shown: u64) -> u64 {
     (txn.lsn().0 << 16).max(shown + 1)
-}
-
-fn fs_error(e: PoolError) -> FsError {
-    match e {
-        // To a writer the host's full disk is no other than a full pool: free space and write again.
-        PoolError::Bdev(basalt_bdev::BdevError::HostFull { .. }) => FsError::NoSpace,
-        e => crate::index::fs_error(e),
-    }
 }

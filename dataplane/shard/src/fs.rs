@@ -317,6 +317,18 @@ impl FileSystem {
         check::check(&self.shared).await
     }
 
+    /// What has happened in all shards since they were opened, by name.
+    pub async fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = BTreeMap::new();
+        for slot in 0..self.shared.shards.len() as u16 {
+            let one = self.shared.on(slot, |shard| async move { Ok(shard.totals()) }).await;
+            for (name, count) in one.unwrap_or_default() {
+                *all.entry(name).or_default() += count;
+            }
+        }
+        all
+    }
+
     async fn on<T, F, Fut>(&self, ino: Ino, f: F) -> FsResult<T>
     where
         T: Send + 'static,

@@ -7,6 +7,7 @@ pub(crate) mod across;
 mod attrs;
 pub(crate) mod check;
 mod contents;
+mod counters;
 mod create;
 mod entry;
 mod link;
@@ -58,6 +59,7 @@ pub(crate) struct Shard {
     orphans: orphan::Orphans,
     ring: RefCell<replay::Ring>,
     across: across::Across,
+    counted: counters::Counted,
     /// Held by the one directory that is moving between parents, on slot 0 only.
     root_token: Semaphore,
     root_token_held: RefCell<Option<basalt_reactor::sync::Permit>>,
@@ -83,6 +85,7 @@ impl Shard {
             orphans: orphan::Orphans::default(),
             ring: RefCell::default(),
             across: across::Across::default(),
+            counted: counters::Counted::default(),
             root_token: Semaphore::new(1),
             root_token_held: RefCell::default(),
             stopped: Cell::new(false),

@@ -37,8 +37,13 @@ fn failed(e: impl std::fmt::Display) -> CliError {
     CliError::Failed(e.to_string())
 }
 
-/// Columns two spaces apart, as wide as their widest cell.
+/// Columns two spaces apart, as wide as their widest cell; an empty row begins a new table.
 pub(crate) fn render(rows: &[Row]) -> String {
+    let tables: Vec<String> = rows.split(Vec::is_empty).map(render_one).collect();
+    tables.join("\n")
+}
+
+fn render_one(rows: &[Row]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -6,8 +6,9 @@ use crate::media::{Media, Plan};
 use basalt_bdev::DriveRef;
 use basalt_pool::{Pool, PoolSpec};
 use basalt_reactor::sim::{NodeId, Sim};
-use basalt_shard::vfs::{Context, CreateHow, NodeKind, SetAttr, Vfs};
+use basalt_shard::vfs::{Context, CreateHow, FsError, NodeKind, SetAttr, Stability, Vfs};
 use basalt_shard::{FileSystem, FsSpec};
+use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -86,7 +87,9 @@ impl World {
         let (drives, up, scheme) = (self.media.drives(), self.up.clone(), plan.scheme);
         let states: Rc<RefCell<Vec<Shared>>> = Rc::default();
         let made = states.clone();
-        let shards = 1 + self.draw(5) as u16;
+        // The journal areas of the smallest drives hold the chunks of few shards.
+        let small = plan.small;
+        let shards = if small { 1 + self.draw(2) } else { 1 + self.draw(5) } as u16;
         self.phase("create", move || async move {
             let spec = PoolSpec { name: "pool".to_owned(), scheme: Some(scheme), force: false };
             let pool = Pool::create(drives, &spec, |_, _| {}).await.map_err(|e| e.to_string())?;
@@ -110,6 +113,9 @@ impl World {
                     .await
                     .map_err(|e| e.to_string())?;
                 made.borrow_mut().push(Rc::new(RefCell::new(State::new(number, &root.attr))));
+            }
+            if small {
+                fill(&*vfs).await?;
             }
             up.replace(Some((pool, fs)));
             Ok(())
@@ -163,6 +169,24 @@ impl World {
         }
     }
 
+    /// Adds what the file system counted in this life.
+    fn count(&mut self) -> Check {
+        let (up, counted) = (self.up.clone(), Rc::new(RefCell::new(Coverage::default())));
+        let coverage = counted.clone();
+        self.phase("counters", move || async move {
+            let fs = up.borrow().as_ref().map(|(_, fs)| fs.clone());
+            if let Some(fs) = fs {
+                fs.counters()
+                    .await
+                    .into_iter()
+                    .for_each(|(what, count)| coverage.borrow_mut().add(what, count));
+            }
+            Ok(())
+        })?;
+        self.coverage.merge(&counted.borrow());
+        Ok(())
+    }
+
     fn crash(&mut self) {
         self.up.take();
         self.sim.crash(self.node);
@@ -171,6 +195,7 @@ impl World {
     }
 
     fn stop(&mut self) -> Check {
+        self.count()?;
         let up = self.up.take();
         self.phase("clean stop", move || async move {
             match up {
@@ -205,10 +230,11 @@ impl World {
             let vfs = self.vfs();
             self.phase("recovery", move || client::recover(vfs, state))?;
         }
-        Ok(())
+        self.count()
     }
 
     fn finish(&mut self) -> Check {
+        self.count()?;
         let up = self.up.clone();
         self.phase("final check", move || async move {
             let fs = up.borrow().as_ref().expect("the node is up").1.clone();
@@ -216,6 +242,30 @@ impl World {
             if found.is_empty() { Ok(()) } else { Err(found.join("; ")) }
         })
     }
+}
+
+/// Takes all space but a little with one file outside the clients' trees.
+async fn fill(vfs: &dyn Vfs) -> Check {
+    const STEP: usize = 1 << 20;
+    let cx = Context::root();
+    let text = |e: FsError| format!("filling: {e}");
+    let set = SetAttr { mode: Some(0o600), ..Default::default() };
+    let made = vfs
+        .create(&cx, vfs.root(), b"filler", NodeKind::Regular, CreateHow::Guarded, set)
+        .await
+        .map_err(text)?;
+    let ino = made.attr.ino;
+    let data = Bytes::from(vec![0xf1; STEP]);
+    let mut size = 0;
+    loop {
+        match vfs.write(&cx, ino, size, vec![data.clone()], Stability::FileSync, true).await {
+            Ok(_) => size += STEP as u64,
+            Err(FsError::NoSpace) => break,
+            Err(e) => return Err(text(e)),
+        }
+    }
+    let set = SetAttr { size: Some(size.saturating_sub(24 << 20)), ..Default::default() };
+    vfs.setattr(&cx, ino, set, None, true).await.map(|_| ()).map_err(text)
 }
 
 async fn start(drives: Vec<DriveRef>) -> Result<(Pool, FileSystem), String> {

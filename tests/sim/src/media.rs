@@ -4,7 +4,7 @@
 use crate::coverage::Coverage;
 use basalt_bdev::DriveRef;
 use basalt_bdev::sim::{SimDrive, SimFaults};
-use basalt_pool::Scheme;
+use basalt_pool::{MIN_DRIVE_BYTES, Scheme};
 use basalt_reactor::sim::Sim;
 
 /// What a seed has chosen.
@@ -13,17 +13,20 @@ pub(crate) struct Plan {
     drives: usize,
     drive_bytes: u64,
     volatile_cache: bool,
+    /// So little space that the clients are to meet its end.
+    pub(crate) small: bool,
 }
 
 impl Plan {
     pub(crate) fn draw(sim: &mut Sim) -> Plan {
         let schemes = [(4, 2, 6), (4, 2, 7), (2, 2, 5), (2, 1, 3), (1, 1, 3), (1, 2, 5), (3, 2, 6)];
         let (k, m, drives) = schemes[(sim.random_u64() % schemes.len() as u64) as usize];
-        let small = sim.random_u64() % 5 == 0;
+        let small = sim.random_u64() % 8 == 0;
         Plan {
             scheme: Scheme { k, m },
             drives,
-            drive_bytes: if small { 320 << 20 } else { 1 << 30 },
+            drive_bytes: if small { MIN_DRIVE_BYTES } else { 1 << 30 },
+            small,
             volatile_cache: sim.random_u64() % 2 == 0,
         }
     }
@@ -32,6 +35,8 @@ impl Plan {
 pub(crate) struct Media {
     drives: Vec<SimDrive>,
     gone: Vec<usize>,
+    /// Failed once, plugged in again since; what they hold is old.
+    returned: u64,
     /// Drives whose media lie.
     liars: Vec<usize>,
     /// How many more may fail or lie.
@@ -45,6 +50,7 @@ impl Media {
         Media {
             drives: (0..plan.drives).map(make).collect(),
             gone: Vec::new(),
+            returned: 0,
             liars: Vec::new(),
             allowance: plan.scheme.m as usize,
             failed: 0,
@@ -95,6 +101,13 @@ impl Media {
 
     /// Between two lives of the node.
     pub(crate) fn damage(&mut self, sim: &mut Sim, plan: &Plan) {
+        if !self.gone.is_empty() && sim.random_u64() % 3 == 0 {
+            let n = self.gone.swap_remove((sim.random_u64() % self.gone.len() as u64) as usize);
+            self.drives[n].revive();
+            // The allowance stays used: the pool must not take it for a member again.
+            self.liars.push(n);
+            self.returned += 1;
+        }
         for n in self.liars.clone() {
             for _ in 0..sim.random_u64() % 20 {
                 let block = sim.random_u64() % (plan.drive_bytes / 4096);
@@ -109,6 +122,7 @@ impl Media {
 
     pub(crate) fn count(&self, coverage: &mut Coverage) {
         coverage.add("drives lost", self.failed);
+        coverage.add("lost drives plugged in again", self.returned);
         for counters in self.drives.iter().map(SimDrive::counters) {
             coverage.add("torn writes", counters.torn_writes);
             coverage.add("lost writes", counters.lost_writes);

@@ -302,11 +302,8 @@ fn sort_failures(
         return Ok(());
     }
     if let Some((_, e)) = failed.iter().find(|(_, e)| !is_drive_failure(e)) {
-        return Err(StripeFailure::Report(match e {
-            // Nothing is lost and the drive is sound: the write may be tried again once there is space.
-            BdevError::HostFull { .. } => PoolError::Stopped(e.to_string()),
-            e => e.clone().into(),
-        }));
+        // A full host loses nothing and the drive is sound: the write may be tried again once there is space.
+        return Err(StripeFailure::Report(e.clone().into()));
     }
     Err(StripeFailure::Members(failed.into_iter().map(|(d, e)| (d, e.to_string())).collect()))
 }

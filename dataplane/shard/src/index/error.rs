@@ -1,6 +1,7 @@
 //! What the pool's errors mean to a client of the file system.
 
 use crate::vfs::FsError;
+use basalt_bdev::BdevError;
 use basalt_pool::PoolError;
 use std::cell::RefCell;
 
@@ -19,8 +20,9 @@ pub(crate) fn fs_error(e: PoolError) -> FsError {
         }
     });
     match e {
-        PoolError::NoSpace(_) => FsError::NoSpace,
-        // Both pass: a host gets room again, a fenced shard has a new owner. The client asks again.
+        // To a writer the host's full disk is no other than a full pool: free space and write again.
+        PoolError::NoSpace(_) | PoolError::Bdev(BdevError::HostFull { .. }) => FsError::NoSpace,
+        // Both pass: drives come back, a fenced shard has a new owner. The client asks again.
         PoolError::Stopped(_) | PoolError::Fenced { .. } => FsError::Delay,
         PoolError::DataLost(_) | PoolError::Corrupt(_) | PoolError::Refused(_) | PoolError::Bdev(_) => {
             FsError::Io

@@ -13,6 +13,7 @@
 //! tries again after a random while. After a crash a participant asks the coordinator shard's owner; no decision found means
 //! aborted. Locks are taken again before the shard serves, so nobody sees one half.
 
+use super::counters::Counter;
 use super::parts::{Part, by_slot};
 use super::replay::Stored;
 use super::view::{Effect, Redo, Seen, View};
@@ -459,6 +460,7 @@ impl Shard {
             let decided = self.shared.on(coordinator, move |shard| async move {
                 shard.index.run(|txn| Ok(txn.get(&tx_key(tx))?.is_some())).await
             });
+            self.counted.add(Counter::Resolved);
             if decided.await? {
                 let lsn = self.commit_tx(tx).await?;
                 self.index.wait_durable(lsn).await?;

@@ -5,6 +5,7 @@
 //! A size change has no record: to repeat it is harmless.
 
 use super::Shard;
+use super::counters::Counter;
 use super::view::{Effect, View};
 use crate::index::{Txn, TxnResult};
 use crate::keys::{self, tag};
@@ -103,6 +104,7 @@ impl Shard {
     ) -> FsResult<Step<T, A>> {
         self.run_with_effects(|txn| {
             if let Some(done) = self.replayed(txn, cx)? {
+                self.counted.add(Counter::Replayed);
                 return Ok((Step::Replayed(done), Vec::new()));
             }
             let mut view = View::new(self, txn);
