@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long, default_value = ".")]
     tree: PathBuf,
     /// Size of each of the six sparse drive files
-    #[arg(long, default_value = "512MiB")]
+    #[arg(long, default_value = "2GiB")]
     drive_size: String,
     /// The data plane [default: basalt-dataplane beside this program]
     #[arg(long)]

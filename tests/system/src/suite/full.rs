@@ -25,7 +25,7 @@ fn fill(fixture: &mut Fixture, dir: &str) -> Result<(u64, i32), String> {
 /// A full pool says ENOSPC, lets files be removed, and takes writes again after that; nothing written is lost.
 pub(super) fn pool(fixture: &mut Fixture) -> Verdict {
     let mut server = fixture.new_basalt()?;
-    server.set("BASALT_DRIVE_SIZE", "512MiB");
+    server.set("BASALT_DRIVE_SIZE", "1GiB");
     server.start()?;
     fixture.use_server(server);
     let dir = fixture.directory(NfsVersion::V42, "full")?;
