@@ -91,8 +91,8 @@ fn last_line(text: &str) -> String {
     text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().chars().take(200).collect()
 }
 
-/// Either is right: a refusal in words, or a start without the odd drive that names it in its log; but never a
-/// change to it.
+/// Either is right: a refusal in words, or a start without the odd drive whose log or status names it; but
+/// never a change to it.
 fn refuses_or_goes_on(server: &mut BasaltServer, odd: &Path, what: &str, words: &[&str]) -> Verdict {
     let before = fingerprints(server)?;
     if let Err(failed) = server.attempt() {
@@ -105,10 +105,12 @@ fn refuses_or_goes_on(server: &mut BasaltServer, odd: &Path, what: &str, words: 
     }
     let log = fs::read_to_string(&server.log).map_err(|e| e.to_string())?;
     let name = odd.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let about: Vec<&str> = log.lines().filter(|l| l.contains(&name)).collect();
+    let about: Vec<&str> = log.lines().chain(status.lines()).filter(|l| l.contains(&name)).collect();
     match about.iter().rev().find(|l| words.iter().any(|w| l.to_lowercase().contains(w))) {
         Some(line) => Ok(format!("it goes on: {}", line.chars().take(200).collect::<String>())),
-        None => Err(format!("{what}: the log says none of {words:?} about {name}: {about:?}\n{status}")),
+        None => {
+            Err(format!("{what}: log and status say none of {words:?} about {name}: {about:?}\n{status}"))
+        }
     }
 }
 
