@@ -44,9 +44,9 @@ struct Arguments {
     /// Where results go [default: bench beside the directory of this program]
     #[arg(long)]
     results: Option<PathBuf>,
-    /// Only rows whose name contains this
-    #[arg(long)]
-    rows: Option<String>,
+    /// Only rows whose name contains one of these, separated by semicolons
+    #[arg(long, value_delimiter = ';')]
+    rows: Vec<String>,
 }
 
 /// What all parts share.
@@ -54,7 +54,7 @@ pub(crate) struct Environment {
     pub(crate) seconds: f64,
     pub(crate) work_dir: PathBuf,
     pub(crate) log_dir: PathBuf,
-    rows: Option<String>,
+    rows: Vec<String>,
 }
 
 impl Environment {
@@ -66,7 +66,7 @@ impl Environment {
         Duration::from_secs_f64(self.seconds / 10.0)
     }
     pub(crate) fn wants(&self, row: &str) -> bool {
-        self.rows.as_ref().is_none_or(|part| row.contains(part))
+        self.rows.is_empty() || self.rows.iter().any(|part| row.contains(part))
     }
 }
 

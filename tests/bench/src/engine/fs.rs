@@ -7,7 +7,7 @@ use crate::Environment;
 use crate::row::{Durable, NOTHING, Report};
 use basalt_pool::Pool;
 use basalt_shard::vfs::*;
-use basalt_shard::{DEFAULT_SHARDS, FileSystem, FsSpec};
+use basalt_shard::{FileSystem, FsSpec};
 use basalt_system::rng::Rng;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -15,11 +15,13 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+/// As many as drives this small have journal chunks for; all on the one reactor, whose figures these are.
+const SHARDS: u16 = 8;
 const PAGE_BYTES: usize = 4096;
 const CHUNK_BYTES: usize = 1 << 20;
 const SMALL_FILE_BYTES: u64 = 16 << 20;
 /// Larger than the page cache of a reactor, so that a read from the start finds nothing of it.
-const LARGE_FILE_BYTES: u64 = 512 << 20;
+const LARGE_FILE_BYTES: u64 = 256 << 20;
 
 /// Metric, unit, value, what is durable.
 type Figure = (String, &'static str, f64, Durable);
@@ -37,8 +39,9 @@ pub(super) fn run(environment: &Environment, report: &mut Report) {
         // Through a channel, so that a failure late loses no figures.
         let (send, receive) = mpsc::channel();
         let outcome = basalt_reactor::real::run(one_core(), move || async move {
+            // Fresh for each depth, so that both find the same.
             let pool = pool_in_memory().await.map_err(|e| e.to_string())?;
-            let spec = FsSpec { name: "bench".into(), shards: DEFAULT_SHARDS };
+            let spec = FsSpec { name: "bench".into(), shards: SHARDS };
             FileSystem::create(&pool, &spec).await.map_err(|e| e.to_string())?;
             rows(&pool, in_flight, time, &send).await
         });

@@ -94,7 +94,7 @@ fn floor(time: Duration) -> f64 {
     let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
     let mut parity = vec![vec![0; UNIT_BYTES]; 2];
     // As large as what the pool keeps, so that neither stays in the processor's cache.
-    let mut media = vec![0; KEPT * 6 * UNIT_BYTES];
+    let mut media = vec![0xa5; KEPT * 6 * UNIT_BYTES];
     let mut at = 0;
     gigabytes_per_second(4 * UNIT_BYTES, time, || {
         let mut out: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
