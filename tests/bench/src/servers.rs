@@ -66,13 +66,19 @@ fn start_ganesha(dir: PathBuf) -> Result<(GaneshaServer, Option<Running>), Strin
     if TcpStream::connect(("127.0.0.1", 111)).is_err() {
         let program = found("rpcbind").ok_or("it needs rpcbind (apt-get install rpcbind)")?;
         let child = Command::new(program)
-            .args(["-f", "-h", "127.0.0.1"])
+            // It binds 127.0.0.1 besides whatever is named here, and Debian 12's crashes when that is named itself.
+            .args(["-f", "-h", "127.0.0.2"])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|e| format!("rpcbind: {e}"))?;
         rpcbind = Some(Running(child));
-        std::thread::sleep(Duration::from_millis(500));
+        for _ in 0..60 {
+            std::thread::sleep(Duration::from_millis(50));
+            if TcpStream::connect(("127.0.0.1", 111)).is_ok() {
+                break;
+            }
+        }
     }
     let mut server = GaneshaServer::new(dir)?;
     server.start()?;

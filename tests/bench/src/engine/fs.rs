@@ -15,16 +15,25 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// As many as drives this small have journal chunks for; all on the one reactor, whose figures these are.
-const SHARDS: u16 = 8;
+/// Journal chunks for half of what drives this small have, as with sixteen shards on the drives of `make run`.
+const SHARDS: u16 = 4;
 const PAGE_BYTES: usize = 4096;
 const CHUNK_BYTES: usize = 1 << 20;
 const SMALL_FILE_BYTES: u64 = 16 << 20;
 /// Larger than the page cache of a reactor, so that a read from the start finds nothing of it.
 const LARGE_FILE_BYTES: u64 = 256 << 20;
 
-/// Metric, unit, value, what is durable.
-type Figure = (String, &'static str, f64, Durable);
+/// What the reactor tells while it measures.
+enum Event {
+    /// Names what comes next, so that a row without an end has a name.
+    Starting(&'static str),
+    /// Metric, unit, value.
+    Figure(&'static str, &'static str, f64, Durable),
+    Ended(Result<(), String>),
+}
+
+/// Preparing the drives included, nothing here takes so long on any machine.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 const JOURNALLED: Durable =
     Durable { ours: "the change, in the journal on all its mirrors (memory)", peer: "" };
@@ -36,20 +45,38 @@ pub(super) fn run(environment: &Environment, report: &mut Report) {
     }
     for in_flight in [1, 32] {
         let time = environment.row_time();
-        // Through a channel, so that a failure late loses no figures.
         let (send, receive) = mpsc::channel();
-        let outcome = basalt_reactor::real::run(one_core(), move || async move {
-            // Fresh for each depth, so that both find the same.
-            let pool = pool_in_memory().await.map_err(|e| e.to_string())?;
-            let spec = FsSpec { name: "bench".into(), shards: SHARDS };
-            FileSystem::create(&pool, &spec).await.map_err(|e| e.to_string())?;
-            rows(&pool, in_flight, time, &send).await
+        // On a thread of its own, which is left behind should it never end.
+        std::thread::spawn(move || {
+            let events = send.clone();
+            let outcome = basalt_reactor::real::run(one_core(), move || async move {
+                // Fresh for each depth, so that both find the same.
+                let pool = pool_in_memory().await.map_err(|e| e.to_string())?;
+                let spec = FsSpec { name: "bench".into(), shards: SHARDS };
+                FileSystem::create(&pool, &spec).await.map_err(|e| e.to_string())?;
+                rows(&pool, in_flight, time, &events).await
+            });
+            let _ = send.send(Event::Ended(outcome));
         });
-        for (metric, unit, value, durable) in receive.try_iter() {
-            report.row(&format!("in process: {metric}, {in_flight} in flight"), unit, value, None, durable);
-        }
-        if let Err(error) = outcome {
-            report.failed("in process", &error);
+        let mut under_way = "preparing";
+        loop {
+            match receive.recv_timeout(SILENCE_LIMIT + time) {
+                Ok(Event::Starting(what)) => under_way = what,
+                Ok(Event::Figure(metric, unit, value, durable)) => {
+                    let name = format!("in process: {metric}, {in_flight} in flight");
+                    report.row(&name, unit, value, None, durable);
+                }
+                Ok(Event::Ended(Ok(()))) => break,
+                Ok(Event::Ended(Err(error))) => {
+                    report.failed(&format!("in process: {under_way}, {in_flight} in flight"), &error);
+                    break;
+                }
+                Err(_) => {
+                    let name = format!("in process: {under_way}, {in_flight} in flight");
+                    return report
+                        .failed(&name, "it does not end: a call never returned, or its thread died");
+                }
+            }
         }
     }
 }
@@ -58,33 +85,45 @@ async fn rows(
     pool: &Pool,
     in_flight: usize,
     time: Duration,
-    figures: &mpsc::Sender<Figure>,
+    events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
-    let tell = |metric: &str, unit, value, durable| {
-        let _ = figures.send((metric.to_owned(), unit, value, durable));
+    let starting = |what| {
+        let _ = events.send(Event::Starting(what));
+    };
+    let tell = |metric, unit, value, durable| {
+        let _ = events.send(Event::Figure(metric, unit, value, durable));
     };
     let named = |what: &'static str| move |e: FsError| format!("{what}: {e}");
     let fs = mount(pool).await?;
     let bench = Bench { vfs: fs.vfs(), in_flight, time };
     let dir = bench.directory().await.map_err(named("mkdir"))?;
 
+    starting("create");
     let (rate, count) = bench.create(dir).await.map_err(named("create"))?;
     tell("create", "op/s", rate, JOURNALLED);
+    starting("lookup and getattr");
     let rate = bench.lookup(dir, count).await.map_err(named("lookup and getattr"))?;
     tell("lookup and getattr", "op/s", rate, NOTHING);
+    starting("writing a small file");
     let small = bench.file(dir, b"small", SMALL_FILE_BYTES).await.map_err(named("write"))?.0;
+    starting("4 KiB synchronous writes");
     let rate = bench.synchronous(small).await.map_err(named("4 KiB synchronous writes"))?;
     tell("4 KiB synchronous writes", "op/s", rate, JOURNALLED);
+    starting("1 MiB writes and COMMIT");
     let (large, rate) = bench.file(dir, b"large", LARGE_FILE_BYTES).await.map_err(named("1 MiB writes"))?;
     tell("1 MiB writes and COMMIT", "MB/s", rate / 1e6, COMMITTED);
+    starting("1 MiB reads, cached");
     let rate = bench.read(small, SMALL_FILE_BYTES, true).await.map_err(named("1 MiB reads"))?;
     tell("1 MiB reads, cached", "MB/s", rate / 1e6, NOTHING);
+    starting("unmount");
     fs.unmount().await.map_err(|e| e.to_string())?;
 
     let fs = mount(pool).await?;
     let bench = Bench { vfs: fs.vfs(), in_flight, time };
+    starting("1 MiB reads, nothing cached");
     let rate = bench.read(large, LARGE_FILE_BYTES, false).await.map_err(named("1 MiB reads"))?;
     tell("1 MiB reads, nothing cached", "MB/s", rate / 1e6, NOTHING);
+    starting("unmount");
     fs.unmount().await.map_err(|e| e.to_string())?;
     pool.close().await.map_err(|e| e.to_string())
 }
