@@ -71,8 +71,9 @@ impl Library {
                 if address.is_null() {
                     return Err(concat!("libnfs has no ", $name).into());
                 }
-                // SAFETY: the header gives the function of this name the type that the field has.
-                unsafe { std::mem::transmute::<*mut c_void, _>(address) }
+                // SAFETY: the header gives the function of this name the type that the field has, and pointers to data and
+                // to functions have the same size here.
+                unsafe { std::mem::transmute_copy(&address) }
             }};
         }
         Ok(Library(Api {
@@ -105,6 +106,9 @@ pub(crate) struct Client {
     api: Api,
     nfs: Nfs,
 }
+
+/// One of the calls that go on side by side.
+pub(crate) type Lane<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
 
 /// An open file. Closed by [`Client::close`] only; the server has no state of it in version 3.
 #[derive(Clone, Copy)]
@@ -181,10 +185,7 @@ impl Client {
     }
 
     /// Polls all lanes until each has ended; the first error ends all.
-    pub(crate) fn run<'a>(
-        &self,
-        lanes: Vec<Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>>,
-    ) -> Result<(), String> {
+    pub(crate) fn run<'a>(&self, lanes: Vec<Lane<'a>>) -> Result<(), String> {
         let mut lanes: Vec<_> = lanes.into_iter().map(Some).collect();
         let mut left = lanes.len();
         READY.with_borrow_mut(|ready| {
@@ -257,7 +258,7 @@ impl Client {
     }
 
     pub(crate) async fn create(&self, path: &CStr) -> Result<OpenFile, String> {
-        // SAFETY (here and below): the context and the handle are valid; libnfs copies paths and data before it returns.
+        // SAFETY: the context and the handle are valid; libnfs copies paths and data before it returns.
         self.call("create", |cb, p| unsafe { (self.api.creat)(self.nfs, path.as_ptr(), 0o644, cb, p) })
             .await
             .map(|a| OpenFile(a.data))

@@ -4,7 +4,7 @@
 //! both. Each row has a connection of its own.
 
 use crate::Environment;
-use crate::libnfs::{Client, Library, OpenFile};
+use crate::libnfs::{Client, Lane, Library, OpenFile};
 use crate::meter::Meter;
 use crate::row::{Durable, NOTHING, Report};
 use crate::servers::{PEER, Servers};
@@ -12,8 +12,6 @@ use basalt_system::rng::Rng;
 use basalt_system::server::Server;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 const SMALL_BYTES: usize = 16 << 10;
@@ -178,7 +176,7 @@ impl<'a> Side<'a> {
                 }
                 Ok(())
             };
-            Box::pin(lane) as Pin<Box<dyn Future<Output = Result<(), String>>>>
+            Box::pin(lane) as Lane<'_>
         });
         client.run(lanes.collect())?;
         if work == Work::WriteLarge

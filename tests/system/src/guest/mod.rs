@@ -1,6 +1,6 @@
 //! The inside of the guest: this executable as process 1 of the User-Mode Linux kernel.
 //!
-//! It brings the machine up ([`init`]), connects to the harness and does what it is told ([`protocol`]). What is
+//! It brings the machine up (`init`), connects to the harness and does what it is told ([`protocol`]). What is
 //! heavy runs inside this one process, because fork and exec are slow in User-Mode Linux.
 
 pub mod bench;
