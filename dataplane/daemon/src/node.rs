@@ -30,7 +30,7 @@ pub(crate) struct Node {
 pub(crate) async fn run(config: Config) -> Result<(), String> {
     let address = SocketAddr::new(config.listen, config.nfs_port);
     // Sockets first: a port in use must be found before anything is created or changed.
-    let nfs_listener = basalt_reactor::net::listen(address).await.map_err(|e| match e.kind() {
+    let nfs_listener = basalt_nfs::server::listen(address).await.map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => {
             format!("NFS port {address} is in use; stop what listens there, or choose another with BASALT_NFS_PORT")
         }

@@ -7,6 +7,8 @@ use crate::types::*;
 
 /// Journal chunks a shard starts with.
 pub const CHUNKS_PER_SHARD: usize = 4;
+/// One to write to and one to go on in.
+const CHUNKS_LEAST: u64 = 2;
 /// Reed-Solomon, Cauchy, GF(2^8) polynomial 0x11d.
 const CODE_REED_SOLOMON: u8 = 1;
 /// Segments of the reserve per shard: one to flush a memtable to, one to merge into.
@@ -143,6 +145,24 @@ impl RootState {
     pub(crate) fn has_chunks(&self, count: u64) -> bool {
         let free: Vec<u64> = self.live_drives().map(|(_, d)| d.slots.free() as u64).collect();
         Self::segments_in(&free, self.pool.scheme.m as u64 + 1) >= count
+    }
+
+    /// Chunks that each of `count` new shards gets at first: four where the journal areas have room, fewer where they are
+    /// small. Never so many that the shards could not have full mirror sets again after the loss of a drive: a
+    /// takeover needs them, so an import would be refused.
+    pub(crate) fn chunks_for(&self, count: u64) -> Option<u64> {
+        let mirrors = self.pool.scheme.m as u64 + 1;
+        let mut slots: Vec<u64> = self.live_drives().map(|(_, d)| d.slots.count() as u64).collect();
+        slots.sort_unstable();
+        if slots.len() as u64 > mirrors {
+            slots.pop();
+        }
+        let granted = self.chunks.len() as u64;
+        let fits = |each: &u64| {
+            let wanted = count * each;
+            self.has_chunks(wanted) && Self::segments_in(&slots, mirrors) >= granted + wanted
+        };
+        (CHUNKS_LEAST..=CHUNKS_PER_SHARD as u64).rev().find(fits)
     }
 
     /// A chunk on m + 1 live drives, those with the most free slots, as if `freed` were given back already.

@@ -94,7 +94,7 @@ fn floor_power_of_two(v: u64) -> u64 {
 pub(crate) fn layouts(sizes: &[u64], scheme: Scheme) -> Vec<Layout> {
     let smallest = sizes.iter().copied().min().unwrap_or(0);
     // Prewritten at creation, so it must stay a small part of a large drive.
-    let journal_wanted = (smallest / 16).min(128 * MIB).max((smallest / 64).min(MAX_JOURNAL_BYTES));
+    let journal_wanted = (smallest / 16).min(128 * MIB).max((smallest / 256).min(MAX_JOURNAL_BYTES));
     let chunk_bytes =
         floor_power_of_two(journal_wanted / SLOTS_WANTED).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
     let journal_slots = journal_wanted / chunk_bytes;

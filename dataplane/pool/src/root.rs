@@ -4,7 +4,7 @@
 //! One task commits whatever has queued up meanwhile in one write to all root copies. A request that is dropped while it
 //! waits is committed all the same.
 
-use crate::allocate::{CHUNKS_PER_SHARD, apply_own, no_chunks};
+use crate::allocate::{apply_own, no_chunks};
 use crate::geometry::Layout;
 use crate::label::Label;
 use crate::planted::{self, Planted};
@@ -401,15 +401,13 @@ impl Root {
             }
             // All or nothing: beyond this check nothing can run short, since granting from the emptiest drives first is
             // the best there is.
-            if !inner.state.has_chunks(count as u64 * CHUNKS_PER_SHARD as u64) {
-                return Err(no_chunks());
-            }
+            let chunks = inner.state.chunks_for(count as u64).ok_or_else(no_chunks)?;
             let mut ids = Vec::new();
             for _ in 0..count {
                 let id = ShardId(inner.state.next_shard);
                 ids.push(id);
                 inner.push(Record::ShardCreated { id });
-                for _ in 0..CHUNKS_PER_SHARD {
+                for _ in 0..chunks {
                     let entry = inner.state.next_chunk_entry(id, None)?;
                     inner.push(Record::ChunkGranted(entry));
                 }

@@ -272,18 +272,22 @@ async fn finish(vfs: &dyn Vfs, state: &Shared, op: Op) -> Check {
             answer => break answer,
         }
     };
+    if let (Op::Write { id, offset, data, .. }, Err(FsError::NoSpace)) = (&op, &answer) {
+        // Nothing of it was promised, and part of it may have been taken: what is there now is what counts.
+        let ino = state.borrow().model.node(*id).ino;
+        let found = read_all(vfs, ino).await?;
+        let mut state = state.borrow_mut();
+        let content = state.model.content_mut(*id);
+        content.write(*offset, data, false);
+        content.admits(&found).map_err(|e| format!("after no space: {ino:?}: {e}"))?;
+        content.adopt(found);
+    }
     let mut state = state.borrow_mut();
     state.pending = None;
     state.operations += 1;
     match (&expected, answer) {
         (Ok(()), Ok(ino)) => state.apply(&op, ino),
-        (_, Err(FsError::NoSpace)) => {
-            state.no_space += 1;
-            if let Op::Write { id, offset, data, .. } = &op {
-                // Part of it may have been taken; nothing of it was promised.
-                state.model.content_mut(*id).write(*offset, data, false);
-            }
-        }
+        (_, Err(FsError::NoSpace)) => state.no_space += 1,
         (Err(e), Err(got)) if *e == got => {}
         (_, answer) => {
             return Err(format!("{}: {op:?} answered {answer:?} instead of {expected:?}", state.name));

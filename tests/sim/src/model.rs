@@ -106,6 +106,12 @@ impl Content {
         pages.map(|start| (start, self.bytes[start..(start + PAGE).min(self.bytes.len())].to_vec())).collect()
     }
 
+    /// Takes what the server shows as the newest content; what went before stays possible after a crash.
+    pub(crate) fn adopt(&mut self, found: Vec<u8>) {
+        self.bytes = found;
+        self.sizes.push(self.bytes.len());
+    }
+
     /// Whether a crash may have left `found`.
     pub(crate) fn admits(&self, found: &[u8]) -> Result<(), String> {
         let size_ok = if self.sizes.is_empty() {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// One is being written while the next is sent: the drives never wait for the reactor, and a block still gathers what
 /// arrives during a whole write.
-const BLOCKS_IN_FLIGHT: usize = 2;
+pub(super) const BLOCKS_IN_FLIGHT: usize = 2;
 /// A member that takes longer is left behind with its chunk, for now without taking the drive out.
 const SLOW_MEMBER: Duration = Duration::from_secs(2);
 /// Callers wait when so much is queued: more than the drives take in a few tens of milliseconds.

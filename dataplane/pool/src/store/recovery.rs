@@ -11,6 +11,7 @@
 use super::Root;
 use super::account::Checkpoint;
 use super::checksum::BLOCK;
+use super::journal::BLOCKS_IN_FLIGHT;
 use super::journal_block::*;
 use crate::planted::{self, Planted};
 use crate::types::*;
@@ -181,7 +182,9 @@ impl ChunkReader {
         blocks
     }
 
-    /// Looks beyond the end of a chain for a block of the same epoch that says something after it was committed.
+    /// Looks beyond the end of a chain for a block of the same epoch that says something after it was committed. Were
+    /// the block at the end committed, the one that says so would be among the next few: no more are in flight
+    /// at a time.
     async fn committed_beyond(
         &mut self,
         identity: &Identity,
@@ -189,9 +192,10 @@ impl ChunkReader {
         end: u32,
         last: Lsn,
     ) -> Option<Header> {
+        let reach = (BLOCKS_IN_FLIGHT + 2) * MAX_BLOCK_BYTES;
         for member in &mut self.members {
             let mut offset = end;
-            while offset < member.chunk_bytes {
+            while offset < member.chunk_bytes.min(end.saturating_add(reach as u32)) {
                 if let Some(bytes) = member.read(offset, BLOCK).await
                     && let Some(h) = Header::decode(&bytes, identity)
                     && (h.chunk, h.epoch) == (self.entry.id, epoch)
