@@ -98,10 +98,10 @@ fn core(registry: &mut Registry, node: &Rc<Node>) {
             .collect();
         Ok(list)
     });
-    method!(registry, node, "basalt_top", |n, _p: NoParams| Ok(n
-        .exports
-        .top(n.started, &n.drives.borrow())
-        .await));
+    method!(registry, node, "basalt_top", |n, _p: NoParams| {
+        let drives = n.drives.borrow().clone();
+        Ok(n.exports.top(n.started, &drives).await)
+    });
     method!(registry, node, "basalt_progress", |n, _p: NoParams| Ok(n.progress.borrow().clone()));
 }
 
@@ -117,13 +117,13 @@ fn pool(registry: &mut Registry, node: &Rc<Node>) {
         let drives = n.open_drives(&p.drives)?;
         n.create(drives, PoolSpec { name: p.name, scheme, force: p.force }).await?;
         n.mount_all().await?;
-        Ok(n.pool()?.status().await.map_err(refused)?)
+        n.pool()?.status().await.map_err(refused)
     });
     method!(registry, node, "basalt_pool_import", |n, p: Drives| {
         let _turn = Turn::take(&n)?;
         n.import(n.open_drives(&p.drives)?).await?;
         n.mount_all().await?;
-        Ok(n.pool()?.status().await.map_err(refused)?)
+        n.pool()?.status().await.map_err(refused)
     });
     method!(registry, node, "basalt_pool_list", |n, _p: NoParams| {
         Ok(match n.pool() {
@@ -143,7 +143,7 @@ fn pool(registry: &mut Registry, node: &Rc<Node>) {
             )?;
         let cause = if p.cause.is_empty() { "taken out by the operator" } else { &p.cause };
         pool.drive_out(drive.index, cause).await.map_err(refused)?;
-        Ok(pool.status().await.map_err(refused)?)
+        pool.status().await.map_err(refused)
     });
 }
 

@@ -45,6 +45,9 @@ enum Verb {
         /// With this fault switched on
         #[arg(long)]
         planted: Option<Planted>,
+        /// What the pool and the file system log, such as `info` or `basalt_pool=debug`
+        #[arg(long)]
+        log: Option<String>,
     },
     /// The planted faults by name
     Planted,
@@ -99,7 +102,17 @@ fn main() -> ExitCode {
         Verb::Soak => {
             Family::ALL.into_iter().cycle().all(|f| fresh(f, Limit::Time(Duration::from_secs(600))))
         }
-        Verb::Run { family, seed, planted } => replay(family, seed, planted),
+        Verb::Run { family, seed, planted, log } => {
+            if let Some(filter) = log {
+                let filter = tracing_subscriber::EnvFilter::new(filter);
+                tracing_subscriber::fmt()
+                    .with_env_filter(filter)
+                    .without_time()
+                    .with_writer(std::io::stderr)
+                    .init();
+            }
+            replay(family, seed, planted)
+        }
         Verb::Planted => {
             Planted::all().for_each(|f| println!("{} ({})", f.name(), f.family().name()));
             true

@@ -76,6 +76,7 @@ impl Media {
         match sim.random_u64() % 12 {
             0 => {
                 if let Some(n) = self.victim(sim) {
+                    tracing::info!("drive sim{n} fails");
                     self.drives[n].fail();
                     self.gone.push(n);
                     self.allowance -= 1;
@@ -84,6 +85,7 @@ impl Media {
             }
             1 => {
                 if let Some(n) = self.victim(sim) {
+                    tracing::info!("the media of drive sim{n} begin to lie");
                     self.liars.push(n);
                     self.allowance -= 1;
                     let mut ppm = || (sim.random_u64() % 20_000) as u32;
@@ -103,6 +105,7 @@ impl Media {
     pub(crate) fn damage(&mut self, sim: &mut Sim, plan: &Plan) {
         if !self.gone.is_empty() && sim.random_u64() % 3 == 0 {
             let n = self.gone.swap_remove((sim.random_u64() % self.gone.len() as u64) as usize);
+            tracing::info!("drive sim{n} is plugged in again");
             self.drives[n].revive();
             // The allowance stays used: the pool must not take it for a member again.
             self.liars.push(n);
@@ -117,6 +120,7 @@ impl Media {
     }
 
     pub(crate) fn power_cut(&self) {
+        tracing::info!("power cut");
         self.drives.iter().for_each(SimDrive::power_cut);
     }
 
