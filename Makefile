@@ -36,7 +36,7 @@ test: ## everything that CI checks, within 45 minutes on two cores
 lint: ## format, clippy, rustdoc, cargo deny
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --release --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --quiet --release --workspace --no-deps --document-private-items
 	@tests/deny check licenses bans sources
 
 unit: ## unit and property tests of every crate

@@ -401,7 +401,8 @@ async fn perform(vfs: &dyn Vfs, state: &Shared, op: &Op) -> Result<FsResult<Opti
             Ok(None)
         }
         Op::List { dir } => {
-            compare_directory(vfs, &state.borrow().model.clone(), *dir).await?;
+            let model = state.borrow().model.clone();
+            compare_directory(vfs, &model, *dir).await?;
             Ok(None)
         }
         Op::Stat { id } => {

@@ -2,7 +2,7 @@
 
 use crate::client::{self, Check, Shared, State};
 use crate::coverage::Coverage;
-use crate::media::{Media, Plan};
+use crate::media::{Media, Plan, check_stale};
 use basalt_bdev::DriveRef;
 use basalt_pool::{Pool, PoolSpec};
 use basalt_reactor::sim::{NodeId, Sim};
@@ -220,9 +220,10 @@ impl World {
     fn start(&mut self) -> Check {
         let cores = 1 + self.draw(4) as u16;
         self.sim.restart(self.node, cores);
-        let (drives, up) = (self.media.present(), self.up.clone());
+        let (drives, up, stale) = (self.media.present(), self.up.clone(), self.media.stale());
         self.phase("start", move || async move {
             let (pool, fs) = start(drives).await?;
+            check_stale(&pool, &stale).await?;
             up.replace(Some((pool, fs)));
             Ok(())
         })?;

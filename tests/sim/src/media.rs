@@ -4,8 +4,9 @@
 use crate::coverage::Coverage;
 use basalt_bdev::DriveRef;
 use basalt_bdev::sim::{SimDrive, SimFaults};
-use basalt_pool::{MIN_DRIVE_BYTES, Scheme};
+use basalt_pool::{DriveState, MIN_DRIVE_BYTES, Pool, Scheme};
 use basalt_reactor::sim::Sim;
+use std::collections::BTreeSet;
 
 /// What a seed has chosen.
 pub(crate) struct Plan {
@@ -21,13 +22,13 @@ impl Plan {
     pub(crate) fn draw(sim: &mut Sim) -> Plan {
         let schemes = [(4, 2, 6), (4, 2, 7), (2, 2, 5), (2, 1, 3), (1, 1, 3), (1, 2, 5), (3, 2, 6)];
         let (k, m, drives) = schemes[(sim.random_u64() % schemes.len() as u64) as usize];
-        let small = sim.random_u64() % 8 == 0;
+        let small = sim.random_u64().is_multiple_of(8);
         Plan {
             scheme: Scheme { k, m },
             drives,
             drive_bytes: if small { MIN_DRIVE_BYTES } else { 1 << 30 },
             small,
-            volatile_cache: sim.random_u64() % 2 == 0,
+            volatile_cache: sim.random_u64().is_multiple_of(2),
         }
     }
 }
@@ -37,6 +38,10 @@ pub(crate) struct Media {
     gone: Vec<usize>,
     /// Failed once, plugged in again since; what they hold is old.
     returned: u64,
+    /// Left out of some import, so recorded out in the root log.
+    absent: BTreeSet<usize>,
+    /// Those of them that are plugged in again, by name: never to be trusted.
+    stale: Vec<String>,
     /// Drives whose media lie.
     liars: Vec<usize>,
     /// How many more may fail or lie.
@@ -51,6 +56,8 @@ impl Media {
             drives: (0..plan.drives).map(make).collect(),
             gone: Vec::new(),
             returned: 0,
+            absent: BTreeSet::new(),
+            stale: Vec::new(),
             liars: Vec::new(),
             allowance: plan.scheme.m as usize,
             failed: 0,
@@ -61,9 +68,14 @@ impl Media {
         self.drives.iter().map(SimDrive::drive).collect()
     }
     /// Without those that have failed.
-    pub(crate) fn present(&self) -> Vec<DriveRef> {
+    pub(crate) fn present(&mut self) -> Vec<DriveRef> {
+        self.absent.extend(&self.gone);
         let present = self.drives.iter().enumerate().filter(|(n, _)| !self.gone.contains(n));
         present.map(|(_, d)| d.drive()).collect()
+    }
+
+    pub(crate) fn stale(&self) -> Vec<String> {
+        self.stale.clone()
     }
 
     fn victim(&self, sim: &mut Sim) -> Option<usize> {
@@ -103,13 +115,26 @@ impl Media {
 
     /// Between two lives of the node.
     pub(crate) fn damage(&mut self, sim: &mut Sim, plan: &Plan) {
-        if !self.gone.is_empty() && sim.random_u64() % 3 == 0 {
+        if !self.gone.is_empty() && sim.random_u64().is_multiple_of(3) {
             let n = self.gone.swap_remove((sim.random_u64() % self.gone.len() as u64) as usize);
             tracing::info!("drive sim{n} is plugged in again");
             self.drives[n].revive();
             // The allowance stays used: the pool must not take it for a member again.
             self.liars.push(n);
             self.returned += 1;
+            if self.absent.contains(&n) {
+                self.stale.push(self.drives[n].drive().info().name.clone());
+            }
+        }
+        // What cuts the power may break a drive as well.
+        if sim.random_u64().is_multiple_of(3)
+            && let Some(n) = self.victim(sim)
+        {
+            tracing::info!("drive sim{n} does not come back");
+            self.drives[n].fail();
+            self.gone.push(n);
+            self.allowance -= 1;
+            self.failed += 1;
         }
         for n in self.liars.clone() {
             for _ in 0..sim.random_u64() % 20 {
@@ -134,5 +159,14 @@ impl Media {
             coverage.add("bits rotten", counters.bit_rots);
             coverage.add("cached writes dropped at power cut", counters.dropped_at_power_cut);
         }
+    }
+}
+
+/// A drive that was out while others were written stays out when it returns.
+pub(crate) async fn check_stale(pool: &Pool, stale: &[String]) -> Result<(), String> {
+    let status = pool.status().await.map_err(|e| e.to_string())?;
+    match status.drives.iter().find(|d| d.state == DriveState::Live && stale.contains(&d.name)) {
+        Some(drive) => Err(format!("drive {} was out and is trusted again, stale as it is", drive.name)),
+        None => Ok(()),
     }
 }

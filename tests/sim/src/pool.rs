@@ -4,7 +4,7 @@
 
 use crate::client::Check;
 use crate::coverage::Coverage;
-use crate::media::{Media, Plan};
+use crate::media::{Media, Plan, check_stale};
 use basalt_bdev::DriveRef;
 use basalt_pool::store::{Owner, Piece, Placed, ShardStore, StripeRecord};
 use basalt_pool::{BlockAddr, Class, Lsn, Pool, PoolError, PoolSpec, SegmentId, ShardId};
@@ -45,13 +45,16 @@ struct Open {
     next: Cell<u64>,
 }
 
+/// A node that runs: its pool and its shards.
+type Up = (Pool, Vec<Rc<Open>>);
+
 struct World {
     sim: Sim,
     node: NodeId,
     media: Media,
     histories: Vec<Shared>,
     coverage: Rc<RefCell<Coverage>>,
-    up: Rc<RefCell<Option<(Pool, Vec<Rc<Open>>)>>>,
+    up: Rc<RefCell<Option<Up>>>,
     /// Root values acknowledged, and the one that was being written when the node crashed.
     meta: Rc<RefCell<(u64, u64)>>,
 }
@@ -121,7 +124,8 @@ impl World {
                 let history = History { shard, states: vec![Map::default()], acknowledged: 0 };
                 histories.borrow_mut().push(Rc::new(RefCell::new(history)));
             }
-            let opened = open_all(&pool, &histories.borrow(), &coverage).await?;
+            let made = histories.borrow().clone();
+            let opened = open_all(&pool, &made, &coverage).await?;
             up.replace(Some((pool, opened)));
             Ok(())
         })?;
@@ -209,9 +213,11 @@ impl World {
         let cores = 1 + self.draw(3) as u16;
         self.sim.restart(self.node, cores);
         let (drives, up, meta) = (self.media.present(), self.up.clone(), self.meta.clone());
+        let stale = self.media.stale();
         let (histories, coverage) = (self.histories.clone(), self.coverage.clone());
         self.phase("start", async move {
             let (pool, opened) = start(drives, &histories, &coverage).await?;
+            check_stale(&pool, &stale).await?;
             let found = pool.meta_get(b"sim/counter").await.map_err(text)?;
             let found = found.map_or(0, |v| u64::from_le_bytes(v.try_into().unwrap_or_default()));
             let (acknowledged, sent) = *meta.borrow();
@@ -420,7 +426,7 @@ async fn writer(open: Rc<Open>, count: u64) -> Check {
 async fn put(open: &Open, key: u64) -> Check {
     let store = &open.store;
     let fill = random_u64();
-    let count = 1 + (random_u64() % if random_u64() % 4 == 0 { 300 } else { 12 }) as usize;
+    let count = 1 + (random_u64() % if random_u64().is_multiple_of(4) { 300 } else { 12 }) as usize;
     let data = Bytes::from(content(fill, count));
     let cut = (random_u64() as usize % count) * BLOCK;
     let piece =
