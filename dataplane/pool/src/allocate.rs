@@ -148,21 +148,24 @@ impl RootState {
     }
 
     /// Chunks that each of `count` new shards gets at first: four where the journal areas have room, fewer where they are
-    /// small. Never so many that the shards could not have full mirror sets again after the loss of a drive: a
-    /// takeover needs them, so an import would be refused.
+    /// small. A takeover needs full mirror sets, so shards get only what they could be given again, with one chunk more,
+    /// after all the losses that the scheme survives; on the smallest drives, after one.
     pub(crate) fn chunks_for(&self, count: u64) -> Option<u64> {
         let mirrors = self.pool.scheme.m as u64 + 1;
         let mut slots: Vec<u64> = self.live_drives().map(|(_, d)| d.slots.count() as u64).collect();
         slots.sort_unstable();
-        if slots.len() as u64 > mirrors {
-            slots.pop();
-        }
-        let granted = self.chunks.len() as u64;
-        let fits = |each: &u64| {
-            let wanted = count * each;
-            self.has_chunks(wanted) && Self::segments_in(&slots, mirrors) >= granted + wanted
+        let after_losses = |losses: usize| {
+            let left = slots.len().saturating_sub(losses).max((mirrors as usize).min(slots.len()));
+            Self::segments_in(&slots[..left], mirrors)
         };
-        (CHUNKS_LEAST..=CHUNKS_PER_SHARD as u64).rev().find(fits)
+        let (chunks, shards) = (self.chunks.len() as u64, self.shards.len() as u64);
+        let after_all = after_losses(self.pool.scheme.m as usize);
+        let survives_all =
+            |each: &u64| chunks + count * each + shards + count <= after_all && self.has_chunks(count * each);
+        let survives_one =
+            |each: &u64| chunks + count * each <= after_losses(1) && self.has_chunks(count * each);
+        let most_first = || (CHUNKS_LEAST..=CHUNKS_PER_SHARD as u64).rev();
+        most_first().find(survives_all).or_else(|| most_first().rev().find(survives_one))
     }
 
     /// A chunk on m + 1 live drives, those with the most free slots, as if `freed` were given back already.

@@ -3,6 +3,7 @@
 use crate::client::{self, Check, Shared, State};
 use crate::coverage::Coverage;
 use crate::media::{Media, Plan, check_stale};
+use crate::pool::{LIVES_MAX, OPERATIONS_MIN};
 use basalt_bdev::DriveRef;
 use basalt_pool::{Pool, PoolSpec};
 use basalt_reactor::sim::{NodeId, Sim};
@@ -37,10 +38,10 @@ pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
     let mut world =
         World { sim, node, media, clients: Vec::new(), coverage: Coverage::default(), up: Rc::default() };
     world.create(&plan)?;
-    let epochs = 3 + world.draw(3);
-    for epoch in 0..epochs {
+    let least = 3 + world.draw(3);
+    for life in 1..=LIVES_MAX {
         world.work()?;
-        let last = epoch + 1 == epochs;
+        let last = life >= least && world.operations() >= OPERATIONS_MIN;
         if last || world.draw(4) == 0 {
             world.stop()?;
         } else {
@@ -48,22 +49,29 @@ pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
         }
         world.damage(&plan);
         world.start()?;
+        if last {
+            break;
+        }
     }
     world.finish()?;
-    let operations: u64 = world.clients.iter().map(|c| c.borrow().operations).sum();
+    let operations = world.operations();
     let retried: u64 = world.clients.iter().map(|c| c.borrow().retried).sum();
     let no_space: u64 = world.clients.iter().map(|c| c.borrow().no_space).sum();
     world.coverage.add("operations", operations);
     world.coverage.add("requests sent again after a crash", retried);
     world.coverage.add("no space answered", no_space);
     world.media.count(&mut world.coverage);
-    if operations < 200 {
+    if operations < OPERATIONS_MIN {
         return Err(format!("only {operations} operations were done"));
     }
     Ok((world.coverage, world.sim.trace_hash()))
 }
 
 impl World {
+    fn operations(&self) -> u64 {
+        self.clients.iter().map(|c| c.borrow().operations).sum()
+    }
+
     fn draw(&mut self, n: u64) -> u64 {
         self.sim.random_u64() % n
     }

@@ -14,6 +14,8 @@ pub(crate) struct Plan {
     drives: usize,
     drive_bytes: u64,
     volatile_cache: bool,
+    /// Now and then a request takes milliseconds, so that the members of a stripe or mirror set are far apart.
+    slow_ppm: u32,
     /// So little space that the clients are to meet its end.
     pub(crate) small: bool,
 }
@@ -28,6 +30,11 @@ impl Plan {
             drives,
             drive_bytes: if small { MIN_DRIVE_BYTES } else { 1 << 30 },
             small,
+            slow_ppm: if sim.random_u64().is_multiple_of(2) {
+                (sim.random_u64() % 300_000) as u32
+            } else {
+                0
+            },
             volatile_cache: sim.random_u64().is_multiple_of(2),
         }
     }
@@ -36,6 +43,7 @@ impl Plan {
 pub(crate) struct Media {
     drives: Vec<SimDrive>,
     gone: Vec<usize>,
+    slow: SimFaults,
     /// Failed once, plugged in again since; what they hold is old.
     returned: u64,
     /// Left out of some import, so recorded out in the root log.
@@ -51,10 +59,16 @@ pub(crate) struct Media {
 
 impl Media {
     pub(crate) fn new(plan: &Plan) -> Media {
-        let make = |n| SimDrive::new(&format!("sim{n}"), plan.drive_bytes, plan.volatile_cache);
+        let slow = SimFaults { slow_ppm: plan.slow_ppm, slow_us: 2_000, ..Default::default() };
+        let make = |n| {
+            let drive = SimDrive::new(&format!("sim{n}"), plan.drive_bytes, plan.volatile_cache);
+            drive.set_faults(slow.clone());
+            drive
+        };
         Media {
             drives: (0..plan.drives).map(make).collect(),
             gone: Vec::new(),
+            slow,
             returned: 0,
             absent: BTreeSet::new(),
             stale: Vec::new(),
@@ -105,7 +119,7 @@ impl Media {
                         lost_write_ppm: ppm(),
                         misdirected_write_ppm: ppm(),
                         bit_rot_ppm: ppm(),
-                        ..Default::default()
+                        ..self.slow.clone()
                     });
                 }
             }

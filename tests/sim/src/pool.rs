@@ -19,6 +19,10 @@ use std::time::Duration;
 const PHASE_LIMIT: Duration = Duration::from_secs(600);
 const BLOCK: usize = 4096;
 const KEYS: u64 = 40;
+/// A seed that has done less has shown nothing.
+pub(crate) const OPERATIONS_MIN: u64 = 200;
+/// On slow drives it takes more lives to get there.
+pub(crate) const LIVES_MAX: u64 = 40;
 
 /// One shard's values: which seed each was filled from and where it lies.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,7 +77,11 @@ pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
         meta: Rc::default(),
     };
     world.create(&plan)?;
-    for _ in 0..3 + world.draw(3) {
+    let least = 3 + world.draw(3);
+    for life in 0..LIVES_MAX {
+        if life >= least && world.operations() >= OPERATIONS_MIN {
+            break;
+        }
         let idle = world.work()?;
         // Writers of the old owner would go on being answered: keeping them from that is the fence's part, which one
         // node has no need of.
@@ -85,16 +93,20 @@ pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
         world.start()?;
     }
     let mut coverage = world.coverage.take();
-    let operations: u64 = world.histories.iter().map(|h| h.borrow().states.len() as u64 - 1).sum();
+    let operations = world.operations();
     coverage.add("operations", operations);
     world.media.count(&mut coverage);
-    if operations < 200 {
+    if operations < OPERATIONS_MIN {
         return Err(format!("only {operations} operations were done"));
     }
     Ok((coverage, world.sim.trace_hash()))
 }
 
 impl World {
+    fn operations(&self) -> u64 {
+        self.histories.iter().map(|h| h.borrow().states.len() as u64 - 1).sum()
+    }
+
     fn draw(&mut self, n: u64) -> u64 {
         self.sim.random_u64() % n
     }
