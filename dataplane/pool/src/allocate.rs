@@ -151,21 +151,33 @@ impl RootState {
     /// small. A takeover needs full mirror sets, so shards get only what they could be given again, with one chunk more,
     /// after all the losses that the scheme survives; on the smallest drives, after one.
     pub(crate) fn chunks_for(&self, count: u64) -> Option<u64> {
-        let mirrors = self.pool.scheme.m as u64 + 1;
-        let mut slots: Vec<u64> = self.live_drives().map(|(_, d)| d.slots.count() as u64).collect();
-        slots.sort_unstable();
-        let after_losses = |losses: usize| {
-            let left = slots.len().saturating_sub(losses).max((mirrors as usize).min(slots.len()));
-            Self::segments_in(&slots[..left], mirrors)
-        };
         let (chunks, shards) = (self.chunks.len() as u64, self.shards.len() as u64);
-        let after_all = after_losses(self.pool.scheme.m as usize);
+        let after_all = self.chunks_after_losses(self.pool.scheme.m as usize);
         let survives_all =
             |each: &u64| chunks + count * each + shards + count <= after_all && self.has_chunks(count * each);
-        let survives_one =
-            |each: &u64| chunks + count * each <= after_losses(1) && self.has_chunks(count * each);
+        let survives_one = |each: &u64| {
+            chunks + count * each <= self.chunks_after_losses(1) && self.has_chunks(count * each)
+        };
         let most_first = || (CHUNKS_LEAST..=CHUNKS_PER_SHARD as u64).rev();
         most_first().find(survives_all).or_else(|| most_first().rev().find(survives_one))
+    }
+
+    /// Whether a shard that asks for one more chunk may have it without taking what takeovers need after the losses that
+    /// may still come.
+    pub(crate) fn may_grow_journals(&self) -> bool {
+        let lost = self.drives.len() - self.live_drives().count();
+        let to_come = (self.pool.scheme.m as usize).saturating_sub(lost);
+        let needed = self.chunks.len() + 1 + self.shards.len();
+        to_come == 0 || needed as u64 <= self.chunks_after_losses(to_come)
+    }
+
+    /// Full mirror sets that the journal areas hold when `losses` more drives are gone.
+    fn chunks_after_losses(&self, losses: usize) -> u64 {
+        let mirrors = self.pool.scheme.m as usize + 1;
+        let mut slots: Vec<u64> = self.live_drives().map(|(_, d)| d.slots.count() as u64).collect();
+        slots.sort_unstable();
+        let left = slots.len().saturating_sub(losses).max(mirrors.min(slots.len()));
+        Self::segments_in(&slots[..left], mirrors as u64)
     }
 
     /// A chunk on m + 1 live drives, those with the most free slots, as if `freed` were given back already.

@@ -519,7 +519,8 @@ impl Root {
                         PoolError::Refused(format!("journal chunk {id} is not one of shard {shard}"))
                     })?)
                 }
-                None => None,
+                None if inner.state.may_grow_journals() => None,
+                None => return Err(no_chunks()),
             };
             // Chosen before anything is freed: without a new chunk the old one must not go.
             let entry = inner.state.next_chunk_entry(shard, freed)?;

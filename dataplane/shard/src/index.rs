@@ -120,6 +120,27 @@ impl Default for Tuning {
     }
 }
 
+thread_local! {
+    static SMALL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes memtables of this thread's shards so small that a simulated life has flushes and merges.
+pub fn small_memtables(small: bool) {
+    SMALL.set(small);
+}
+
+fn tuning() -> Tuning {
+    match SMALL.get() {
+        true => Tuning {
+            flush_journal_bytes: 96 << 10,
+            flush_memtable_bytes: 128 << 10,
+            runs: 2,
+            ..Tuning::default()
+        },
+        false => Tuning::default(),
+    }
+}
+
 /// Figures for `status`, benches and tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IndexStats {
@@ -191,7 +212,7 @@ impl State {
 impl Index {
     /// Opens the shard's store, restores the newest checkpoint and replays the journal into the memtable.
     pub(crate) async fn open(pool: &Pool, shard: ShardId) -> FsResult<Rc<Index>> {
-        Index::open_tuned(pool, shard, Tuning::default()).await
+        Index::open_tuned(pool, shard, tuning()).await
     }
     async fn open_tuned(pool: &Pool, shard: ShardId, tuning: Tuning) -> FsResult<Rc<Index>> {
         let (store, recovery) = ShardStore::open(pool, shard).await.map_err(fs_error)?;

@@ -16,3 +16,4 @@ mod keys;
 mod ops;
 
 pub use fs::{DEFAULT_SHARDS, FileSystem, FileSystemRef, FsInfo, FsSpec};
+pub use index::small_memtables;

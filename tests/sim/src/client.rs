@@ -524,11 +524,14 @@ async fn compare_tree(vfs: &dyn Vfs, model: &Model) -> Check {
 /// After a restart of the server: everything answered is there, the unanswered request is there whole or not at all;
 /// then that request is sent again and uncommitted data too, and all is exactly as the model says.
 pub(crate) async fn recover(vfs: Rc<dyn Vfs>, state: Shared) -> Check {
-    let pending = state.borrow().pending.clone();
+    // Uncommitted data is sent again before anything is committed.
+    let pending = state.borrow_mut().pending.take_if(|op| !matches!(op, Op::Commit { .. }));
     {
-        // Attributes of lost writes may have been seen.
         let mut state = state.borrow_mut();
+        state.pending = None;
+        // Attributes of lost writes may have been seen.
         state.changes.clear();
+        state.verifier = vfs.write_verifier();
     }
     // With a request unanswered both outcomes are right; the comparison after it was sent again tells.
     if pending.is_none() {

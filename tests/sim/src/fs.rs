@@ -31,6 +31,7 @@ struct World {
 /// Runs one seed; `Err` is a broken promise in words.
 pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
     let mut sim = Sim::new(seed);
+    basalt_shard::small_memtables(sim.random_u64().is_multiple_of(2));
     let plan = Plan::draw(&mut sim);
     let cores = 1 + (sim.random_u64() % 3) as u16;
     let node = sim.add_node(cores);

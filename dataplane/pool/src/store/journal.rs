@@ -25,7 +25,8 @@ use std::time::Duration;
 pub(super) const BLOCKS_IN_FLIGHT: usize = 2;
 /// A member that takes longer is left behind with its chunk, for now without taking the drive out.
 const SLOW_MEMBER: Duration = Duration::from_secs(2);
-/// Callers wait when so much is queued: more than the drives take in a few tens of milliseconds.
+/// Callers wait when so much is queued: more than the drives take in a few tens of milliseconds. Half a chunk at most,
+/// so that the queue never needs more than the chunks that are kept in reserve.
 const QUEUE_ROOM_BYTES: usize = 8 << 20;
 
 pub(crate) struct Journal {
@@ -215,7 +216,8 @@ impl Journal {
                 if let Some(e) = &s.failed {
                     return Err(e.clone());
                 }
-                if s.queued_bytes < QUEUE_ROOM_BYTES && self.chunks.has_room() {
+                let queue_room = QUEUE_ROOM_BYTES.min(self.chunks.chunk_bytes() as usize / 2);
+                if s.queued_bytes < queue_room && self.chunks.has_room() {
                     return Ok(());
                 }
             }
