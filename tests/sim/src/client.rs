@@ -282,6 +282,15 @@ async fn finish(vfs: &dyn Vfs, state: &Shared, op: Op) -> Check {
         content.admits(&found).map_err(|e| format!("after no space: {ino:?}: {e}"))?;
         content.adopt(found);
     }
+    if let (Op::Resize { id, .. } | Op::Punch { id, .. }, Err(FsError::NoSpace)) = (&op, &answer) {
+        // They go in steps, and some may have been taken.
+        let ino = state.borrow().model.node(*id).ino;
+        let found = read_all(vfs, ino).await?;
+        let mut state = state.borrow_mut();
+        let content = state.model.content_mut(*id);
+        content.resize(found.len());
+        content.write(0, &found, false);
+    }
     let mut state = state.borrow_mut();
     state.pending = None;
     state.operations += 1;

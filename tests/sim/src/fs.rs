@@ -98,7 +98,7 @@ impl World {
         let made = states.clone();
         // The journal areas of the smallest drives hold the chunks of few shards.
         let small = plan.small;
-        let shards = if small { 1 + self.draw(2) } else { 1 + self.draw(5) } as u16;
+        let shards = if small { 1 } else { 1 + self.draw(5) } as u16;
         self.phase("create", move || async move {
             let spec = PoolSpec { name: "pool".to_owned(), scheme: Some(scheme), force: false };
             let pool = Pool::create(drives, &spec, |_, _| {}).await.map_err(|e| e.to_string())?;

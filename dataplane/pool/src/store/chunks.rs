@@ -138,7 +138,12 @@ impl Chunks {
                     Err(e) => return Err(e),
                 }
             }
-            self.exchange_degraded().await?;
+            match self.exchange_degraded().await {
+                Ok(()) => {}
+                // No better chunks are to be had now: fewer copies, or a wait, but not the end.
+                Err(e @ PoolError::NoSpace(_)) => refusal = Some(e),
+                Err(e) => return Err(e),
+            }
             if let Some(chunk) = self.take_free(slow).or_else(|| self.take_free(&[])) {
                 return Ok(chunk);
             }
@@ -165,7 +170,10 @@ impl Chunks {
     }
     /// Makes sure that `count` chunks on live drives are free; false when the root cannot give so many.
     pub(crate) async fn reserve(&self, count: usize) -> Result<bool> {
-        self.exchange_degraded().await?;
+        match self.exchange_degraded().await {
+            Err(PoolError::NoSpace(_)) => return Ok(false),
+            outcome => outcome?,
+        }
         for _ in 0..count {
             let live = self.state.borrow().free.iter().filter(|c| self.is_live(&c.entry)).count();
             if live >= count {
