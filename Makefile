@@ -12,7 +12,7 @@ BIN := $(TARGET)/release
 # Link with mold where it is there: half the time of a rebuild on two cores is linking.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= $(shell command -v mold >/dev/null && echo "-C link-arg=-fuse-ld=mold")
 
-.PHONY: help run build test lint unit sim system bench test-all soak fuzz audit setup-run setup-test clean
+.PHONY: help run build test lint unit sim system bench test-all soak audit clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
