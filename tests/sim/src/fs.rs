@@ -7,10 +7,11 @@ use crate::pool::{LIVES_MAX, OPERATIONS_MIN};
 use basalt_bdev::DriveRef;
 use basalt_pool::{Pool, PoolSpec};
 use basalt_reactor::sim::{NodeId, Sim};
-use basalt_shard::vfs::{Context, CreateHow, FsError, NodeKind, SetAttr, Stability, Vfs};
+use basalt_shard::vfs::{Context, CreateHow, FsError, Ino, NodeKind, SetAttr, Stability, Vfs};
 use basalt_shard::{FileSystem, FsSpec};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,7 +27,11 @@ struct World {
     clients: Vec<Shared>,
     coverage: Coverage,
     up: Rc<RefCell<Option<(Pool, FileSystem)>>>,
+    /// The newest change attribute that somebody else has seen of each client's directory.
+    observed: Observed,
 }
+
+type Observed = Rc<RefCell<BTreeMap<Ino, u64>>>;
 
 /// Runs one seed; `Err` is a broken promise in words.
 pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
@@ -36,8 +41,15 @@ pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
     let cores = 1 + (sim.random_u64() % 3) as u16;
     let node = sim.add_node(cores);
     let media = Media::new(&plan);
-    let mut world =
-        World { sim, node, media, clients: Vec::new(), coverage: Coverage::default(), up: Rc::default() };
+    let mut world = World {
+        sim,
+        node,
+        media,
+        clients: Vec::new(),
+        coverage: Coverage::default(),
+        up: Rc::default(),
+        observed: Rc::default(),
+    };
     world.create(&plan)?;
     let least = 3 + world.draw(3);
     for life in 1..=LIVES_MAX {
@@ -151,6 +163,18 @@ impl World {
                 running.set(running.get() - 1);
             });
         }
+        for state in &self.clients {
+            let (vfs, observed, running) = (self.vfs(), self.observed.clone(), running.clone());
+            let dir = state.borrow().model.node(crate::model::ROOT).ino;
+            self.sim.spawn_on(self.node, move || async move {
+                while running.get() > 0 {
+                    if let Ok(attr) = vfs.getattr(dir, 0).await {
+                        observed.borrow_mut().insert(dir, attr.change);
+                    }
+                    basalt_reactor::sleep(Duration::from_micros(basalt_reactor::random_u64() % 200)).await;
+                }
+            });
+        }
         let slices = 1 + self.draw(4);
         for _ in 0..slices {
             let slice = Duration::from_micros(1000 + self.draw(60_000));
@@ -234,9 +258,19 @@ impl World {
         let cores = 1 + self.draw(4) as u16;
         self.sim.restart(self.node, cores);
         let (drives, up, stale) = (self.media.present(), self.up.clone(), self.media.stale());
+        let observed = self.observed.clone();
         self.phase("start", move || async move {
             let (pool, fs) = start(drives).await?;
             check_stale(&pool, &stale).await?;
+            for (dir, change) in observed.take() {
+                let attr = fs.vfs().getattr(dir, 0).await.map_err(|e| e.to_string())?;
+                if attr.change < change {
+                    return Err(format!(
+                        "{dir:?} was seen at change {change} and is back at {}",
+                        attr.change
+                    ));
+                }
+            }
             up.replace(Some((pool, fs)));
             Ok(())
         })?;
