@@ -95,6 +95,7 @@ pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
     let mut coverage = world.coverage.take();
     let operations = world.operations();
     coverage.add("operations", operations);
+    world.media.counts_caches = true;
     world.media.count(&mut coverage);
     if operations < OPERATIONS_MIN {
         return Err(format!("only {operations} operations were done"));
