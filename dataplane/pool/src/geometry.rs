@@ -148,7 +148,7 @@ mod tests {
                     let l = all[0];
                     assert!(l.is_sound(), "{scheme} {size}: {l:?}");
                     assert!(l.au_count >= 90, "{scheme} {size}: {l:?}");
-                    if size >= 4 * GIB && size < 512 << 30 {
+                    if (4 * GIB..512 * GIB).contains(&size) {
                         let segments = l.au_count as usize * sizes.len() / scheme.width();
                         assert!(segments >= 900, "{scheme} {size}: {segments}");
                     }

@@ -86,7 +86,7 @@ async fn write(pool: Pool, model: Shared, n: u32) {
         };
         let change = vec![(
             format!("w{n}").into_bytes(),
-            Some(vec![value.to_le_bytes().to_vec(), vec![n as u8; 3000]].concat()),
+            Some([value.to_le_bytes().to_vec(), vec![n as u8; 3000]].concat()),
         )];
         if pool.meta_write(change).await.is_err() {
             return;
@@ -122,12 +122,13 @@ async fn segments(pool: Pool, model: Shared) {
         if pool.free_segments(shard, epoch, free.clone()).await.is_err() {
             return;
         }
-        let mut m = model.borrow_mut();
-        for id in free {
-            m.doubtful.remove(&id);
-            m.segments.remove(&id);
+        {
+            let mut m = model.borrow_mut();
+            for id in free {
+                m.doubtful.remove(&id);
+                m.segments.remove(&id);
+            }
         }
-        drop(m);
         basalt_reactor::sleep(Duration::from_micros(basalt_reactor::random_u64() % 500)).await;
     }
 }
@@ -178,7 +179,7 @@ fn run_seed(seed: u64, count: usize, may_fail: usize) -> std::result::Result<u32
         w.power_cut();
         // Drives that failed once come and go.
         let absent: BTreeSet<usize> =
-            failed.iter().copied().filter(|_| w.sim.random_u64() % 2 == 0).collect();
+            failed.iter().copied().filter(|_| w.sim.random_u64().is_multiple_of(2)).collect();
         for &d in &failed {
             w.drives[d].revive();
         }
@@ -190,7 +191,7 @@ fn run_seed(seed: u64, count: usize, may_fail: usize) -> std::result::Result<u32
         let first = Duration::from_nanos(w.sim.random_u64() % limit.as_nanos() as u64);
         let m = model.clone();
         w.sim.run_until(first, || m.borrow().wrong.is_some());
-        if failed.len() < may_fail && w.sim.random_u64() % 3 == 0 {
+        if failed.len() < may_fail && w.sim.random_u64().is_multiple_of(3) {
             let d = (w.sim.random_u64() % count as u64) as usize;
             w.drives[d].fail();
             failed.push(d);
