@@ -164,7 +164,11 @@ impl RootState {
 
     /// Whether a shard that asks for one more chunk may have it without taking what takeovers need after the losses that
     /// may still come.
-    pub(crate) fn may_grow_journals(&self) -> bool {
+    pub(crate) fn may_grow_journal(&self, shard: ShardId) -> bool {
+        // One in use, one to go on in, one for a takeover: without these a shard cannot work at all.
+        if self.shards.get(&shard).is_some_and(|s| s.chunks.len() <= CHUNKS_LEAST as usize) {
+            return true;
+        }
         let lost = self.drives.len() - self.live_drives().count();
         let to_come = (self.pool.scheme.m as usize).saturating_sub(lost);
         let needed = self.chunks.len() + 1 + self.shards.len();

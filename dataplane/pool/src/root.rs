@@ -519,7 +519,7 @@ impl Root {
                         PoolError::Refused(format!("journal chunk {id} is not one of shard {shard}"))
                     })?)
                 }
-                None if inner.state.may_grow_journals() => None,
+                None if inner.state.may_grow_journal(shard) => None,
                 None => return Err(no_chunks()),
             };
             // Chosen before anything is freed: without a new chunk the old one must not go.
