@@ -98,8 +98,8 @@ impl From<OnMediaTime> for WallTime {
     }
 }
 
-/// Values are on media: never renumber.
-fn kind_code(kind: FileType) -> u8 {
+/// Values are on media, in inodes and directory entries: never renumber.
+pub(crate) fn kind_code(kind: FileType) -> u8 {
     match kind {
         FileType::Regular => 1,
         FileType::Directory => 2,
@@ -110,7 +110,7 @@ fn kind_code(kind: FileType) -> u8 {
         FileType::Socket => 7,
     }
 }
-fn kind_of(code: u8) -> Option<FileType> {
+pub(crate) fn kind_of(code: u8) -> Option<FileType> {
     Some(match code {
         1 => FileType::Regular,
         2 => FileType::Directory,

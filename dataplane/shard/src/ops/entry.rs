@@ -7,6 +7,7 @@
 
 use super::view::View;
 use crate::index::TxnResult;
+use crate::inode::{kind_code, kind_of};
 use crate::keys;
 use crate::planted::{self, Planted};
 use crate::vfs::*;
@@ -36,31 +37,6 @@ impl Entry {
         };
         Ok(Entry { ino: Ino(u64::from_le_bytes(ino)), kind })
     }
-}
-
-/// Values are on media: never renumber.
-fn kind_code(kind: FileType) -> u8 {
-    match kind {
-        FileType::Regular => 1,
-        FileType::Directory => 2,
-        FileType::Symlink => 3,
-        FileType::BlockDevice => 4,
-        FileType::CharDevice => 5,
-        FileType::Fifo => 6,
-        FileType::Socket => 7,
-    }
-}
-fn kind_of(code: u8) -> Option<FileType> {
-    Some(match code {
-        1 => FileType::Regular,
-        2 => FileType::Directory,
-        3 => FileType::Symlink,
-        4 => FileType::BlockDevice,
-        5 => FileType::CharDevice,
-        6 => FileType::Fifo,
-        7 => FileType::Socket,
-        _ => return None,
-    })
 }
 
 pub(crate) fn check_name(name: &[u8]) -> FsResult<()> {
