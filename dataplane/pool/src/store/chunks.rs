@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Callers wait for a checkpoint from here on.
+/// A shard asks the root for more chunks up to here.
 const SOFT_CHUNKS: usize = 8;
 /// Flush and checkpoint, which do not wait for room, may go so far.
 const HARD_CHUNKS: usize = 12;
@@ -64,6 +64,9 @@ impl State {
     fn held(&self) -> usize {
         self.free.len() + self.used.len() + self.spent.len() + self.active as usize
     }
+    fn may_grow_by(&self) -> usize {
+        if self.refused { 0 } else { SOFT_CHUNKS.saturating_sub(self.held()) }
+    }
 }
 
 impl Chunks {
@@ -90,18 +93,22 @@ impl Chunks {
         self.chunk_bytes
     }
 
-    fn room(&self) -> usize {
-        let s = self.state.borrow();
-        let more = if s.refused { 0 } else { SOFT_CHUNKS.saturating_sub(s.held()) };
-        s.free.len() + more
-    }
+    /// Counts only chunks that are here: what the root would grant it may have granted to others by the time it is
+    /// asked, and a flush that finds no chunk for the records it waits for can never make room.
     pub(crate) fn has_room(&self) -> bool {
-        self.room() > RESERVED_CHUNKS || self.state.borrow().used.is_empty()
+        let s = self.state.borrow();
+        s.free.len() > RESERVED_CHUNKS || s.used.is_empty()
     }
     /// Half of what clients may fill is full.
     pub(crate) fn half_full(&self) -> bool {
-        let used = self.state.borrow().used.len();
-        used > 0 && self.room().saturating_sub(RESERVED_CHUNKS) <= used
+        let s = self.state.borrow();
+        let room = s.free.len() + s.may_grow_by();
+        !s.used.is_empty() && room.saturating_sub(RESERVED_CHUNKS) <= s.used.len()
+    }
+    /// The next switch would leave clients without room, and the root may have more chunks.
+    pub(crate) fn wants_more(&self) -> bool {
+        let s = self.state.borrow();
+        s.free.len() <= RESERVED_CHUNKS + 1 && !s.used.is_empty() && s.may_grow_by() > 0
     }
 
     fn is_live(&self, chunk: &ChunkEntry) -> bool {
@@ -219,7 +226,7 @@ impl Chunks {
             }
         }
     }
-    /// Sends what is spent through the root. One task at a time calls this.
+    /// Sends what is spent through the root, and asks it for more where clients run short. One task at a time calls this.
     pub(crate) async fn recycle(&self) -> Result<()> {
         loop {
             let next = {
@@ -227,10 +234,19 @@ impl Chunks {
                 let at = s.spent.iter().position(|c| c.writes.get() == 0);
                 at.and_then(|at| s.spent.remove(at))
             };
-            let Some(chunk) = next else { return Ok(()) };
+            let Some(chunk) = next else { break };
             self.exchange(chunk).await?;
             self.stats.borrow_mut().chunks_recycled += 1;
         }
+        while self.wants_more() {
+            match self.root.grant_chunk(self.shard, self.epoch, None).await {
+                Ok(entry) => self.state.borrow_mut().free.push(Chunk::new(entry)),
+                Err(PoolError::NoSpace(_)) => self.state.borrow_mut().refused = true,
+                Err(e) => return Err(e),
+            }
+            self.freed.notify_all();
+        }
+        Ok(())
     }
     /// Free chunks with members on drives that are out are exchanged for whole ones.
     async fn exchange_degraded(&self) -> Result<()> {

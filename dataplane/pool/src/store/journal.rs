@@ -565,6 +565,10 @@ impl Journal {
             crc: s.tail.crc,
             last_lsn: s.tail.last_lsn,
         });
+        drop(s);
+        if self.chunks.wants_more() {
+            self.bell.notify_all();
+        }
         Ok(())
     }
 }

@@ -47,9 +47,9 @@ impl Inner {
         if left_behind && self.freeze() { self.write_frozen().await } else { Ok(()) }
     }
 
-    /// False when nothing was journalled since the last time.
+    /// False when nothing was journalled since the last time, and no room waits for a checkpoint.
     fn freeze(&self) -> bool {
-        if self.since_freeze_bytes.replace(0) == 0 {
+        if self.since_freeze_bytes.replace(0) == 0 && !self.holds_room() {
             return false;
         }
         let mut state = self.state.borrow_mut();
@@ -161,6 +161,11 @@ impl Inner {
         lsn
     }
 
+    /// Somebody waits for room in chunks that hold only what the next checkpoint makes worthless, such as older checkpoints.
+    fn holds_room(&self) -> bool {
+        self.store.flush_due() && self.store.room().is_pending()
+    }
+
     fn wants_flush(&self) -> bool {
         let state = self.state.borrow();
         let since = self.since_freeze_bytes.get();
@@ -170,6 +175,7 @@ impl Inner {
             || since > MIN_FLUSH_BYTES && self.store.flush_due()
             // Somebody waits for room.
             || since > 0 && self.store.room().is_pending()
+            || self.holds_room()
     }
 
     /// The tasks that flush and merge when it is time. They end with [`Inner::stop`].

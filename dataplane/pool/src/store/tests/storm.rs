@@ -1,7 +1,8 @@
 //! Random work with crashes and lost drives: what was acknowledged is there, byte by byte, and the accounts are true.
 
 use super::*;
-use basalt_reactor::{random_u64, sleep};
+use basalt_reactor::sync::join_all;
+use basalt_reactor::{random_u64, sleep, timeout};
 use std::time::Duration;
 
 #[derive(Clone)]
@@ -195,5 +196,47 @@ fn a_pool_without_spares_goes_on_narrower() {
     for seed in 200..203 {
         let (incarnations, _) = storm(seed, 6, "4+2", 2);
         assert!(incarnations >= 3, "seed {seed}: {incarnations} incarnations");
+    }
+}
+
+/// Clients that keep journals full, on drives so small that the root has no chunks to spare: whenever there is no room,
+/// what was appended still becomes durable, and so does the checkpoint that makes room.
+#[test]
+fn journals_that_cannot_grow_are_emptied_by_checkpoints() {
+    const SHARDS: u16 = 4;
+    let mut bench = Bench::new(33, 6, "4+2");
+    bench.run(|pool| async move {
+        let mut shards = vec![];
+        for id in pool.create_shards(SHARDS).await.unwrap() {
+            let (store, _) = ShardStore::open(&pool, id).await.unwrap();
+            store.start().await.unwrap();
+            shards.push(store);
+        }
+        join_all(shards.iter().map(|store| async move {
+            let mut waits = 0;
+            for n in 0..400 {
+                let room = timeout(Duration::ZERO, store.wait_room()).await;
+                if room.is_none() {
+                    waits += 1;
+                    let upto = store.last_lsn();
+                    within(store.wait_durable(upto)).await;
+                    let checkpoint = store.checkpoint(b"", Lsn(upto.0 + 1));
+                    within(store.wait_durable(checkpoint)).await;
+                    within(store.wait_room()).await;
+                }
+                let len = if random_u64().is_multiple_of(10) { MAX_RECORD_BYTES } else { 60_000 };
+                store.append(&vec![n as u8; len]);
+                // Some arrive together, as from many clients.
+                if n % 7 == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+            assert!(waits > 3, "the journal was never full");
+        }))
+        .await;
+    });
+
+    async fn within(f: impl Future<Output = Result<()>>) {
+        timeout(Duration::from_secs(60), f).await.expect("stuck").unwrap();
     }
 }
