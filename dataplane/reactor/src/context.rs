@@ -2,6 +2,7 @@
 //!
 //! Real reactors enter once per thread. The simulator enters around each poll, so that one thread hosts many.
 
+use crate::poll::Source;
 use crate::slab::Slab;
 use crate::sync::Notify;
 use crate::task::{Message, Shared};
@@ -26,6 +27,7 @@ pub(crate) struct Reactor {
     /// A waker per living task, to find them all when the reactor stops.
     pub(crate) tasks: RefCell<Slab<Waker>>,
     pub(crate) pollers: RefCell<Vec<Poller>>,
+    pub(crate) sources: RefCell<Vec<Source>>,
     pub(crate) drain: Notify,
     pub(crate) drain_announced: Cell<bool>,
     pub(crate) world: World,
@@ -52,6 +54,7 @@ impl Reactor {
             ready: RefCell::default(),
             tasks: RefCell::default(),
             pollers: RefCell::default(),
+            sources: RefCell::default(),
             drain: Notify::new(),
             drain_announced: Cell::new(false),
             world,
@@ -124,14 +127,15 @@ impl Reactor {
         }
     }
 
-    /// Looks for work in every poller once.
+    /// Looks for work in every source and poller once.
     pub(crate) fn run_pollers(&self) -> bool {
+        let found = self.poll_sources();
         if self.pollers.borrow().is_empty() {
-            return false;
+            return found;
         }
         // Out of the cell while they run: a poller may register another.
         let mut pollers = std::mem::take(&mut *self.pollers.borrow_mut());
-        let mut found = false;
+        let mut found = found;
         for p in &mut pollers {
             found |= (p.poll)();
         }

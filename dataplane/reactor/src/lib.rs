@@ -8,7 +8,9 @@
 
 pub mod buf;
 mod context;
+pub mod event;
 pub mod net;
+mod poll;
 pub mod real;
 pub mod ring;
 pub mod rng;
@@ -18,6 +20,7 @@ pub mod sync;
 mod task;
 mod timer;
 
+pub use poll::{BeforeSleep, PollRegistration, PollSource, register_poll_source};
 pub use task::JoinHandle;
 pub use timer::{Sleep, sleep, timeout, yield_now};
 

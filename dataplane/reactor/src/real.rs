@@ -5,7 +5,7 @@ mod eventloop;
 pub(crate) mod ring;
 pub(crate) mod socket;
 
-pub(crate) use clock::{fill_random, now_ns, wall_clock};
+pub(crate) use clock::{drain_eventfd, eventfd, fill_random, now_ns, ring_eventfd, wall_clock};
 
 use crate::CoreId;
 use crate::context::{self, Reactor, World};

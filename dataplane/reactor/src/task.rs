@@ -226,5 +226,7 @@ impl Reactor {
         self.shared.close();
         let pollers = std::mem::take(&mut *self.pollers.borrow_mut());
         drop(pollers);
+        let sources = std::mem::take(&mut *self.sources.borrow_mut());
+        drop(sources);
     }
 }

@@ -4,10 +4,41 @@
 use super::memory::{CLASS_COUNT, Memory};
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Every arena of the process, for drivers that map memory for devices: one per reactor.
+static ARENAS: Mutex<Vec<Weak<Arena>>> = Mutex::new(Vec::new());
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Changes whenever an arena comes into being.
+pub fn arena_generation() -> u64 {
+    GENERATION.load(Ordering::Acquire)
+}
+
+/// An arena that stays mapped while this is held.
+#[derive(Clone)]
+pub struct ArenaRef(Arc<Arena>);
+
+impl ArenaRef {
+    /// A page boundary.
+    pub fn start(&self) -> *const u8 {
+        self.0.start.as_ptr()
+    }
+    /// A multiple of 2 MiB.
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+}
+
+/// The arena that holds these bytes.
+pub fn find_arena(at: *const u8, len: usize) -> Option<ArenaRef> {
+    let arenas = ARENAS.lock().unwrap_or_else(PoisonError::into_inner);
+    arenas.iter().filter_map(Weak::upgrade).find(|a| a.holds(at, len)).map(ArenaRef)
+}
 
 pub(crate) struct Arena {
     start: NonNull<u8>,
@@ -40,7 +71,13 @@ impl Arena {
         // SAFETY: the mapping just made. Transparent huge pages are a wish only.
         let _ = unsafe { libc::madvise(at, len, libc::MADV_HUGEPAGE) };
         let start = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Arena { start, len, returned: Mutex::default(), any_returned: AtomicBool::new(false) }))
+        let arena =
+            Arc::new(Arena { start, len, returned: Mutex::default(), any_returned: AtomicBool::new(false) });
+        let mut all = ARENAS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|a| a.strong_count() > 0);
+        all.push(Arc::downgrade(&arena));
+        GENERATION.fetch_add(1, Ordering::Release);
+        Ok(arena)
     }
 
     pub(crate) fn iovec(&self) -> libc::iovec {

@@ -63,7 +63,7 @@ fn getrandom(mut out: &mut [u8]) {
     }
 }
 
-pub(super) fn eventfd() -> io::Result<OwnedFd> {
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if fd < 0 {
@@ -74,7 +74,7 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
 }
 
 /// Async-signal-safe; does nothing with a negative fd.
-pub(super) fn ring_eventfd(fd: i32) {
+pub(crate) fn ring_eventfd(fd: i32) {
     if fd < 0 {
         return;
     }
@@ -90,7 +90,7 @@ pub(super) fn ring_eventfd(fd: i32) {
 }
 
 /// Resets the counter.
-pub(super) fn drain_eventfd(fd: i32) {
+pub(crate) fn drain_eventfd(fd: i32) {
     let mut count = 0u64;
     // SAFETY: `count` is 8 writable bytes. The fd is nonblocking; EAGAIN leaves nothing to reset.
     let _ = unsafe { libc::read(fd, (&raw mut count).cast(), 8) };

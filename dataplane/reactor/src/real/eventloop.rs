@@ -2,6 +2,7 @@
 //! that, a short spin and then a blocking wait.
 
 use crate::context::Reactor;
+use crate::poll::BeforeSleep;
 use crate::task::Message;
 use std::rc::Rc;
 
@@ -74,7 +75,12 @@ impl Reactor {
     fn wait(&self, now_ns: u64) {
         let local = self.real();
         let until_timer = local.timers.borrow().next_deadline_ns().map(|d| d.saturating_sub(now_ns));
-        let until_poll = (!self.pollers.borrow().is_empty()).then_some(POLLED_WAIT_NS);
+        let unannounced = match self.sources_before_sleep() {
+            BeforeSleep::Busy => return,
+            BeforeSleep::Unannounced => true,
+            BeforeSleep::Woken => !self.pollers.borrow().is_empty(),
+        };
+        let until_poll = unannounced.then_some(POLLED_WAIT_NS);
         let timeout_ns = [until_timer, until_poll].into_iter().flatten().min();
         if !self.shared.prepare_sleep() {
             return;

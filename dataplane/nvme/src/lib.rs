@@ -1,0 +1,18 @@
+//! A userspace NVMe driver: polled queues over VFIO, one pair per reactor, as a block device like any other.
+//!
+//! From the wire up:
+//! * [`spec`]: registers, commands, identify structures and logs, as the specifications define them;
+//! * [`format`](mod@format): which namespaces can be drives; [`pointer`]: PRP and SGL; [`dma`]: memory that controllers see;
+//! * [`queue`]: a queue pair with its table of commands in flight; [`recovery`]: what is done about time-outs and
+//!   misbehaviour. Both without I/O, driven alike by real controllers and by the one in memory ([`mock`]);
+//! * [`transport`]: how a controller is reached.
+
+pub mod dma;
+pub mod format;
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
+pub mod pointer;
+pub mod queue;
+pub mod recovery;
+pub mod spec;
+pub mod transport;
