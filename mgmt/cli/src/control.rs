@@ -15,6 +15,8 @@ pub(crate) enum CliError {
     #[error("{0}")]
     Failed(String),
     #[error(transparent)]
+    Upgrade(#[from] basalt_upgrade::UpgradeError),
+    #[error(transparent)]
     Client(#[from] ClientError),
 }
 
@@ -23,6 +25,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             CliError::Usage(_) => 2,
+            CliError::Upgrade(e) => e.exit_code(),
             CliError::Client(ClientError::Unreachable { .. }) => 3,
             CliError::Client(ClientError::Rpc(e)) if e.code == code::NOT_FOUND => 4,
             _ => 1,

@@ -1,7 +1,7 @@
 //! `basalt`: the command line of a Basalt node. A noun, a verb, `--output table|json|yaml`.
 //!
 //! Exit codes: 0 done; 1 refused or failed, with the cause and the next step on standard error; 2 wrong usage;
-//! 3 no data plane answers; 4 no such thing.
+//! 3 no data plane answers; 4 no such thing; 10 to 18 why a bundle or a disk was refused (`upgrade.rs`).
 
 mod control;
 mod export;
@@ -10,6 +10,7 @@ mod inspect;
 mod output;
 mod pool;
 mod top;
+mod upgrade;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use control::{CliError, Socket};
@@ -49,6 +50,9 @@ enum Noun {
     /// What stands on drives, read without a data plane
     #[command(subcommand)]
     Inspect(inspect::Verb),
+    /// Field upgrade: bundles, slots, going back
+    #[command(subcommand)]
+    Upgrade(upgrade::Verb),
     /// Call a method of the data plane by name
     Rpc {
         method: String,
@@ -81,6 +85,10 @@ fn run(args: Args) -> Result<(), CliError> {
         Noun::Export(verb) => export::run(verb, output, &mut connect()?),
         Noun::Top(verb) => top::run(verb, output, &mut connect()?),
         Noun::Inspect(verb) => inspect::run(verb, output),
+        Noun::Upgrade(verb) => {
+            let connect = || Ok(Box::new(connect()?) as Box<dyn control::Control>);
+            upgrade::run(verb, output, &args.dir, &connect)
+        }
         Noun::Rpc { method, params } => {
             let params: serde_json::Value = serde_json::from_str(&params)
                 .map_err(|e| CliError::Usage(format!("the parameters are not JSON: {e}")))?;
