@@ -1,0 +1,32 @@
+//! One driver per system, all behind [`Switch`].
+
+mod dell_sonic;
+mod eos;
+mod nvue;
+mod ovs;
+mod sonic_gnmi;
+mod sonic_redis;
+
+use crate::connection::Connection;
+use crate::error::{Cause, Result};
+use crate::intent::DriverKind;
+use crate::switch::Switch;
+use std::sync::Arc;
+
+/// The driver for `connection.kind`. Nothing is sent yet.
+pub fn connect(connection: Connection) -> Result<Arc<dyn Switch>> {
+    match connection.kind {
+        DriverKind::SonicGnmi => sonic_gnmi::connect(connection),
+        DriverKind::SonicRedis => sonic_redis::connect(connection),
+        DriverKind::DellSonic => dell_sonic::connect(connection),
+        DriverKind::Eos => eos::connect(connection),
+        DriverKind::Nvue => nvue::connect(connection),
+        DriverKind::Ovs => ovs::connect(connection),
+    }
+}
+
+/// For drivers that are still to come.
+fn not_built(connection: &Connection) -> Result<Arc<dyn Switch>> {
+    let what = format!("the driver {:?} in this version of Basalt", connection.kind);
+    Err(Cause::Unsupported { what }.at(&connection.switch))
+}
