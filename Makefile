@@ -12,7 +12,7 @@ BIN := $(TARGET)/release
 # Link with mold where it is there: half the time of a rebuild on two cores is linking.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= $(shell command -v mold >/dev/null && echo "-C link-arg=-fuse-ld=mold")
 
-.PHONY: help run build test lint unit sim system bench test-all soak audit clean
+.PHONY: help run build test lint unit sim system bench test-all soak audit clean image image-test
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ bench: ## benchmarks with a peer or the floor in the same run; rows in target/be
 
 test-all: test ## and what is too long for every change
 	$(BIN)/basalt-sim test-all
+
+image: ## the appliance image, from Debian packages; as root, output in target/image/out
+	@tests/setup image
+	image/build $(TARGET)/image
 
 soak: ## simulate fresh seeds until stopped
 	$(CARGO) build --release -p basalt-sim

@@ -1,0 +1,138 @@
+//! The data plane's settings and drives: which disks it gets, by which driver, and hugepages for it.
+
+use crate::block;
+use crate::cmdline::Cmdline;
+use crate::console::say;
+use crate::modules::Modules;
+use crate::services::{BASALT_GID, BASALT_UID};
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+const DIR: &str = "/var/lib/basalt";
+/// A file that begins with this is init's to write anew; without the line it is the operator's and stays.
+const MARK: &str = "# Made by init at each boot. Take this line out to keep changes.";
+const NVME_CLASS: &str = "0x010802";
+
+/// Chooses the drives and writes `basalt.toml`, unless the operator has one there.
+pub(crate) fn prepare(cmdline: &Cmdline, modules: &mut Modules) -> Result<(), String> {
+    let at = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
+    hugepages(cmdline.number("hugepages").unwrap_or(0));
+    let drives: Vec<String> = match cmdline.get("drives").unwrap_or("auto") {
+        "none" => Vec::new(),
+        "auto" if cmdline.get("nvme") == Some("vfio") => {
+            let mut drives = bind_vfio(modules);
+            drives.extend(kernel_disks());
+            drives
+        }
+        "auto" => kernel_disks(),
+        list => list.split(',').map(str::to_owned).collect(),
+    };
+    for drive in &drives {
+        let path = Path::new(drive);
+        if path.is_absolute()
+            && let Err(e) = chown(path, Some(BASALT_UID), Some(BASALT_GID))
+        {
+            say(&format_args!("drive {}", at(path, e)));
+        }
+    }
+    say(&format_args!("drives: {}", if drives.is_empty() { "none".to_owned() } else { drives.join(" ") }));
+    let file = PathBuf::from(DIR).join("basalt.toml");
+    let ours = fs::read_to_string(&file).map_or(true, |text| text.starts_with(MARK));
+    if ours {
+        fs::write(&file, settings(&drives)).map_err(|e| at(&file, e))?;
+    } else {
+        say(&format_args!("{} is the operator's: used as it is", file.display()));
+    }
+    for path in [Path::new(DIR), &file] {
+        chown(path, Some(BASALT_UID), Some(BASALT_GID)).map_err(|e| at(path, e))?;
+    }
+    Ok(())
+}
+
+/// Without drives a pool would be made of files on the state partition or in memory: the node waits for drives instead.
+fn settings(drives: &[String]) -> String {
+    let list: Vec<String> = drives.iter().map(|d| format!("{d:?}")).collect();
+    format!(
+        "{MARK}\nlisten = \"0.0.0.0\"\ndrives = [{}]\n\n[first_start]\ncreate = {}\n",
+        list.join(", "),
+        !drives.is_empty()
+    )
+}
+
+fn kernel_disks() -> Vec<String> {
+    block::whole_disks().into_iter().map(|d| d.display().to_string()).collect()
+}
+
+fn hugepages(pages: u64) {
+    if pages > 0
+        && let Err(e) = fs::write("/proc/sys/vm/nr_hugepages", pages.to_string())
+    {
+        say(&format_args!("{pages} hugepages: {e}"));
+    }
+    let got = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+    if pages > 0 {
+        say(&format_args!("hugepages: {} of {pages}", got.trim()));
+    }
+}
+
+/// Takes every NVMe controller without partitions from the kernel's driver and gives it to vfio-pci.
+fn bind_vfio(modules: &mut Modules) -> Vec<String> {
+    modules.load("vfio_iommu_type1");
+    modules.load("vfio-pci");
+    let devices = Path::new("/sys/bus/pci/devices");
+    let mut drives = Vec::new();
+    for address in block::names(devices) {
+        let dir = devices.join(&address);
+        let class = fs::read_to_string(dir.join("class")).unwrap_or_default();
+        if class.trim() != NVME_CLASS || holds_partitions(&dir) {
+            continue;
+        }
+        match bind(&dir, &address) {
+            Ok(()) => drives.push(format!("nvme:{address}")),
+            Err(e) => say(&format_args!("NVMe {address} stays with the kernel's driver: {e}")),
+        }
+    }
+    drives
+}
+
+fn holds_partitions(pci: &Path) -> bool {
+    let controllers = block::names(&pci.join("nvme"));
+    let namespaces = controllers.iter().flat_map(|c| {
+        let dir = pci.join("nvme").join(c);
+        block::names(&dir).into_iter().filter(|n| n.starts_with("nvme")).map(move |n| dir.join(n))
+    });
+    namespaces.into_iter().any(|ns| block::names(&ns).iter().any(|n| ns.join(n).join("partition").exists()))
+}
+
+fn bind(pci: &Path, address: &str) -> Result<(), String> {
+    let group = fs::read_link(pci.join("iommu_group")).map_err(|_| {
+        "it is in no IOMMU group; switch the IOMMU on in the firmware, and intel_iommu=on or amd_iommu=on"
+            .to_owned()
+    })?;
+    let write =
+        |path: PathBuf, text: &str| fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()));
+    write(pci.join("driver_override"), "vfio-pci")?;
+    if pci.join("driver").exists() {
+        write(pci.join("driver/unbind"), address)?;
+    }
+    write(PathBuf::from("/sys/bus/pci/drivers_probe"), address)?;
+    let node = Path::new("/dev/vfio").join(group.file_name().unwrap_or_default());
+    for path in [node.as_path(), Path::new("/dev/vfio/vfio")] {
+        chown(path, Some(BASALT_UID), Some(BASALT_GID)).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn settings_are_valid_for_no_drive_and_for_some() {
+        assert!(super::settings(&[]).ends_with("drives = []\n\n[first_start]\ncreate = false\n"));
+        let two = super::settings(&["/dev/vda".to_owned(), "nvme:0000:00:04.0".to_owned()]);
+        assert!(
+            two.contains("drives = [\"/dev/vda\", \"nvme:0000:00:04.0\"]")
+                && two.ends_with("create = true\n")
+        );
+    }
+}

@@ -1,0 +1,13 @@
+# Stage 1's initrd: init and the modules to reach a disk.
+say "initrd"
+INITRD=$OUT/basalt_$VERSION.initrd
+stage1=$WORK/stage1
+rm -rf "$stage1" && mkdir -p "$stage1"/{proc,sys,dev,run,newroot}
+cp -r "$WORK/modules/initrd/lib" "$stage1/"
+strip --strip-all -o "$stage1/init" "$PROGRAMS/basalt-init"
+find "$stage1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+# Sorted names, fixed inodes and owners: equal inputs give equal bytes. Padded to 4 bytes, as archives are concatenated.
+archive() { in_builder bash -euo pipefail -c 'cd "$1" && find . -mindepth 1 | sort | cpio --quiet -o -H newc --reproducible -R 0:0' - "$1"; }
+pad4() { truncate -s %4 "$1"; }
+archive /work/stage1 | in_builder zstd -q -"$((${BASALT_IMAGE_ZSTD:-19}))" -T1 >"$INITRD"
+pad4 "$INITRD"
