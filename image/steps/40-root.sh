@@ -11,11 +11,11 @@ done
 # What nobody reads in a node without a shell; licences stay (usr/share/doc/*/copyright).
 find "$TREE/usr/share/doc" -type f ! -name copyright -delete
 rm -rf "$TREE"/usr/share/{man,info,locale,bash-completion,lintian,bug,menu,zsh,perl5,initramfs-tools,doc-base,polkit-1,dbus-1} \
-    "$TREE"/usr/lib/{systemd,udev,tmpfiles.d,sysusers.d,init,cron.d} "$TREE"/etc/{init.d,cron*,default,apparmor.d,dpkg,logrotate.d,ca-certificates*,e2scrub.conf,nvme} "$TREE"/var
+    "$TREE"/usr/lib/x86_64-linux-gnu/gconv "$TREE"/usr/lib/{systemd,udev,tmpfiles.d,sysusers.d,init,cron.d} "$TREE"/etc/{init.d,cron*,default,apparmor.d,dpkg,logrotate.d,ca-certificates*,e2scrub.conf,nvme} "$TREE"/var
 find "$TREE" -depth -type d -empty -delete
 find "$TREE" \( -perm -4000 -o -perm -2000 \) -exec chmod a-s {} +
 # No shell, by any name.
-rm -f "$TREE"/usr/bin/{sh,bash,dash,rbash,ash,busybox}
+rm -f "$TREE"/usr/bin/{sh,bash,dash,rbash,ash,busybox} "$TREE"/usr/sbin/arpd
 mkdir -p "$TREE"/{proc,sys,dev,run,var,tmp,boot,etc/ssl/certs} "$TREE"/usr/lib/{basalt/health.d,modules,firmware}
 if [ -d "$TREE/usr/share/ca-certificates" ]; then
     find "$TREE/usr/share/ca-certificates" -name '*.crt' | sort | xargs cat >"$TREE/etc/ssl/certs/ca-certificates.crt"

@@ -11,3 +11,9 @@ archive() { in_builder bash -euo pipefail -c 'cd "$1" && find . -mindepth 1 | so
 pad4() { truncate -s %4 "$1"; }
 archive /work/stage1 | in_builder zstd -q -"$((${BASALT_IMAGE_ZSTD:-19}))" -T1 >"$INITRD"
 pad4 "$INITRD"
+# The root as an archive of its own, for the whole-OS UKI.
+rm -rf "$WORK/rootimg" && mkdir "$WORK/rootimg" && cp "$ROOT" "$WORK/rootimg/root.img"
+touch --date="@$SOURCE_DATE_EPOCH" "$WORK/rootimg/root.img"
+archive /work/rootimg >"$WORK/root.cpio"
+pad4 "$WORK/root.cpio"
+rm -rf "$WORK/rootimg"
