@@ -15,6 +15,8 @@ pub(crate) enum CliError {
     #[error("{0}")]
     Failed(String),
     #[error(transparent)]
+    Boot(#[from] basalt_boot::BootError),
+    #[error(transparent)]
     Upgrade(#[from] basalt_upgrade::UpgradeError),
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -25,6 +27,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             CliError::Usage(_) => 2,
+            CliError::Boot(basalt_boot::BootError::NotFound(_)) => 4,
             CliError::Upgrade(e) => e.exit_code(),
             CliError::Client(ClientError::Unreachable { .. }) => 3,
             CliError::Client(ClientError::Rpc(e)) if e.code == code::NOT_FOUND => 4,

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 refused or failed, with the cause and the next step on standard error; 2 wrong usage;
 //! 3 no data plane answers; 4 no such thing; 10 to 18 why a bundle or a disk was refused (`upgrade.rs`).
 
+mod boot;
 mod control;
 mod export;
 mod fs;
@@ -50,6 +51,9 @@ enum Noun {
     /// What stands on drives, read without a data plane
     #[command(subcommand)]
     Inspect(inspect::Verb),
+    /// Network boot: the service, decisions, tokens, events
+    #[command(subcommand)]
+    Boot(boot::Verb),
     /// Field upgrade: bundles, slots, going back
     #[command(subcommand)]
     Upgrade(upgrade::Verb),
@@ -85,6 +89,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Noun::Export(verb) => export::run(verb, output, &mut connect()?),
         Noun::Top(verb) => top::run(verb, output, &mut connect()?),
         Noun::Inspect(verb) => inspect::run(verb, output),
+        Noun::Boot(verb) => boot::run(verb, output, &args.dir),
         Noun::Upgrade(verb) => {
             let connect = || Ok(Box::new(connect()?) as Box<dyn control::Control>);
             upgrade::run(verb, output, &args.dir, &connect)

@@ -65,10 +65,11 @@ pub fn install<S: Source>(
     let mut installed =
         Installed { version, partition, file: name.to_string(), was_there: false, bytes_written: 0 };
 
-    if let Some(there) = slots.iter().find(|s| is_complete(s, bundle, idle)) {
-        if same_uki(&fat, there, bundle)? && bundle.root_id().check(&*disk.read(partition)?).is_ok() {
-            return Ok(Installed { was_there: true, file: there.entry.name.clone(), ..installed });
-        }
+    if let Some(there) = slots.iter().find(|s| is_complete(s, bundle, idle))
+        && same_uki(&fat, there, bundle)?
+        && bundle.root_id().check(&*disk.read(partition)?).is_ok()
+    {
+        return Ok(Installed { was_there: true, file: there.entry.name.clone(), ..installed });
     }
     check_room(bundle, &fat, &slots, kept, disk, partition)?;
 
@@ -105,10 +106,10 @@ fn what_to_keep<'a>(
         None => {
             let blessed = slots.iter().filter(|s| s.name.state() == State::Blessed);
             for slot in blessed {
-                if let (Some(root), Some(partition)) = (slot.root(), slot.partition) {
-                    if root.check(&*disk.read(ROOTS[partition])?).is_ok() {
-                        return newer(slot, version).map(Some);
-                    }
+                if let (Some(root), Some(partition)) = (slot.root(), slot.partition)
+                    && root.check(&*disk.read(ROOTS[partition])?).is_ok()
+                {
+                    return newer(slot, version).map(Some);
                 }
             }
             return match slots.iter().find(|s| s.is_whole() && s.name.state() != State::Bad) {

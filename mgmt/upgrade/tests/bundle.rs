@@ -37,7 +37,7 @@ fn golden_bytes() {
          0000000000000000000000000000000000000000000000000000000086ebc6c2"
     );
     let signature = Signature { key: [1; 32], bytes: [2; 64] };
-    let encoded = format::encode_signatures(&[signature.clone()]);
+    let encoded = format::encode_signatures(std::slice::from_ref(&signature));
     assert_eq!(hex(&encoded), format!("0100{}{}", "01".repeat(32), "02".repeat(64)));
     let roots = format::encode_roots(&[SignedRoot { payload: b"{}".to_vec(), signatures: vec![signature] }]);
     assert_eq!(hex(&roots), format!("0100020000007b7d{}", hex(&encoded)));
