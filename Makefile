@@ -55,10 +55,19 @@ bench: ## benchmarks with a peer or the floor in the same run; rows in target/be
 
 test-all: test ## and what is too long for every change
 	$(BIN)/basalt-sim test-all
+	$(MAKE) --no-print-directory image
+	$(MAKE) --no-print-directory image-test
 
 image: ## the appliance image, from Debian packages; as root, output in target/image/out
 	@tests/setup image
 	image/build $(TARGET)/image
+
+image-test: ## boots the image in QEMU, every way, and sees wrong images refused; after `make image`
+	@tests/setup image-test $(TARGET)/image
+	$(CARGO) build --release --quiet -p basalt-image-tests
+	$(BIN)/basalt-image-tests --image $(TARGET)/image
+	image/reproducible $(TARGET)/image
+	buildroot/check
 
 soak: ## simulate fresh seeds until stopped
 	$(CARGO) build --release -p basalt-sim

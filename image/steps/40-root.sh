@@ -10,7 +10,7 @@ for dir in bin sbin lib lib64; do
 done
 # What nobody reads in a node without a shell; licences stay (usr/share/doc/*/copyright).
 find "$TREE/usr/share/doc" -type f ! -name copyright -delete
-rm -rf "$TREE"/usr/share/{man,info,locale,bash-completion,lintian,bug,menu,zsh,perl5,initramfs-tools,doc-base,polkit-1,dbus-1} \
+rm -rf "${TREE:?}"/usr/share/{man,info,locale,bash-completion,lintian,bug,menu,zsh,perl5,initramfs-tools,doc-base,polkit-1,dbus-1} \
     "$TREE"/usr/lib/x86_64-linux-gnu/gconv "$TREE"/usr/lib/{systemd,udev,tmpfiles.d,sysusers.d,init,cron.d} "$TREE"/etc/{init.d,cron*,default,apparmor.d,dpkg,logrotate.d,ca-certificates*,e2scrub.conf,nvme} "$TREE"/var
 find "$TREE" -depth -type d -empty -delete
 find "$TREE" \( -perm -4000 -o -perm -2000 \) -exec chmod a-s {} +

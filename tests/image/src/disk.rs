@@ -1,0 +1,74 @@
+//! A copy of the disk image, to boot from and to damage.
+
+use crate::work::{Image, Scratch, run};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub(crate) struct Disk {
+    pub(crate) path: PathBuf,
+    esp_offset: u64,
+    root_offset: u64,
+}
+
+impl Disk {
+    /// Sparse, so it costs little.
+    pub(crate) fn copy(image: &Image, scratch: &Scratch) -> Result<Disk, String> {
+        let path = scratch.dir.join("disk");
+        run(Command::new("cp").arg("--sparse=always").arg(image.output(".disk")).arg(&path))?;
+        let table = run(image.builder_program("usr/sbin/sfdisk").arg("--dump").arg(&path))?;
+        let offset = |name: &str| -> Result<u64, String> {
+            let line =
+                table.lines().find(|l| l.contains(name)).ok_or_else(|| format!("no partition {name}"))?;
+            let start = line.split("start=").nth(1).and_then(|t| t.split(',').next()).map(str::trim);
+            start
+                .and_then(|s| s.parse::<u64>().ok())
+                .map(|s| s * 512)
+                .ok_or_else(|| format!("no start in {line:?}"))
+        };
+        Ok(Disk { esp_offset: offset("basalt-esp")?, root_offset: offset("basalt-root-a")?, path })
+    }
+
+    fn mtools(&self, image: &Image, program: &str) -> Command {
+        // mtools of the builder chroot, with its own libraries.
+        let root = image.dir.join("builder");
+        let mut command = Command::new(root.join("lib64/ld-linux-x86-64.so.2"));
+        command
+            .arg("--library-path")
+            .arg(root.join("usr/lib/x86_64-linux-gnu"))
+            .arg(root.join("usr/bin").join(program));
+        command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(format!(
+            "{}@@{}",
+            self.path.display(),
+            self.esp_offset
+        ));
+        command
+    }
+
+    /// Puts `file` into the ESP in place of the slot's boot image.
+    pub(crate) fn replace_uki(&self, image: &Image, file: &Path) -> Result<(), String> {
+        let name = format!("::/EFI/Linux/basalt_{}+3.efi", image.version);
+        run(self.mtools(image, "mcopy").arg("-o").arg(file).arg(name)).map(|_| ())
+    }
+
+    pub(crate) fn slot_names(&self, image: &Image) -> Result<String, String> {
+        run(self.mtools(image, "mdir").args(["-b", "::/EFI/Linux/"]))
+    }
+
+    /// Turns one bit of the root partition.
+    pub(crate) fn damage_root(&self, offset: u64) -> Result<(), String> {
+        flip(&self.path, self.root_offset + offset)
+    }
+}
+
+/// Turns one bit of a file.
+pub(crate) fn flip(path: &Path, offset: u64) -> Result<(), String> {
+    let change = || {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset)?;
+        file.write_all_at(&[byte[0] ^ 1], offset)
+    };
+    change().map_err(|e: std::io::Error| format!("{}: {e}", path.display()))
+}

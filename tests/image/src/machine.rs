@@ -1,0 +1,176 @@
+//! A virtual machine and what it says on its serial console.
+
+use crate::work::Scratch;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Arguments of QEMU, gathered before it starts.
+pub(crate) struct Machine {
+    command: Command,
+    drives: u32,
+}
+
+impl Machine {
+    /// q35, two CPUs, no disk and no network yet. `netns`: run in that network namespace.
+    pub(crate) fn new(memory_mib: u32, netns: Option<&str>) -> Machine {
+        let mut command = match netns {
+            Some(name) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", name, "qemu-system-x86_64"]);
+                command
+            }
+            None => Command::new("qemu-system-x86_64"),
+        };
+        command.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", &memory_mib.to_string()]);
+        command.args([
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+            "-monitor",
+            "none",
+            "-no-reboot",
+            "-device",
+            "i6300esb",
+        ]);
+        Machine { command, drives: 0 }
+    }
+
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Machine {
+        self.command.args(args);
+        self
+    }
+
+    fn drive(mut self, file: &std::path::Path, device: &str) -> Machine {
+        let n = self.drives;
+        self.drives += 1;
+        let file = file.display();
+        self.args(["-drive".to_owned(), format!("if=none,id=d{n},file={file},format=raw")])
+            .args(["-device".to_owned(), format!("{device},drive=d{n},serial=s{n}")])
+    }
+    pub(crate) fn nvme(self, file: &std::path::Path) -> Machine {
+        self.drive(file, "nvme")
+    }
+    pub(crate) fn virtio(self, file: &std::path::Path) -> Machine {
+        self.drive(file, "virtio-blk-pci")
+    }
+    /// The disk that the firmware boots from.
+    pub(crate) fn boot_disk(self, file: &std::path::Path) -> Machine {
+        self.drive(file, "nvme,bootindex=1")
+    }
+
+    /// QEMU's own network, with the guest's NFS port on a loopback port of the host.
+    pub(crate) fn user_network(self, nfs_port: u16) -> Machine {
+        self.args([
+            "-netdev".to_owned(),
+            format!("user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:{nfs_port}-:20490"),
+        ])
+        .args(["-device", "virtio-net-pci,netdev=n,romfile="])
+    }
+
+    pub(crate) fn start(mut self, scratch: &Scratch) -> Result<Running, String> {
+        let mut child = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .map_err(|e| format!("qemu-system-x86_64: {e}"))?;
+        let mut out = child.stdout.take().ok_or("no console")?;
+        let mut log = File::create(&scratch.log).map_err(|e| format!("{}: {e}", scratch.log.display()))?;
+        let text = Arc::new(Mutex::new(String::new()));
+        let seen = text.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = out.read(&mut buffer) {
+                let _ = log.write_all(&buffer[..length]);
+                seen.lock().expect("no panic with it").push_str(&String::from_utf8_lossy(&buffer[..length]));
+            }
+        });
+        Ok(Running { child, text, log: scratch.log.clone() })
+    }
+}
+
+pub(crate) struct Running {
+    child: Child,
+    text: Arc<Mutex<String>>,
+    log: std::path::PathBuf,
+}
+
+impl Running {
+    pub(crate) fn console(&self) -> String {
+        self.text.lock().expect("no panic with it").clone()
+    }
+
+    /// Waits until one of `wanted` is on the console, and says which. Fails if the machine ends before, or says one of `unwanted`.
+    pub(crate) fn expect<'a>(
+        &mut self,
+        wanted: &[&'a str],
+        unwanted: &[&str],
+        limit: Duration,
+    ) -> Result<&'a str, String> {
+        let start = Instant::now();
+        loop {
+            // Asked first, so that the last words of a machine that ended are looked at.
+            let ended = self.child.try_wait().ok().flatten();
+            if ended.is_some() {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            let console = self.console();
+            if let Some(found) = wanted.iter().find(|w| console.contains(**w)) {
+                return Ok(found);
+            }
+            let wrong =
+                unwanted.iter().find(|u| console.contains(**u)).map(|u| format!("the console says {u:?}"));
+            let ended = ended.map(|status| format!("the machine ended ({status})"));
+            let late = (start.elapsed() > limit).then(|| format!("not within {} s", limit.as_secs()));
+            if let Some(why) = wrong.or(ended).or(late) {
+                return Err(format!("{why}, wanted {wanted:?}; see {}", self.log.display()));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Guest seconds from kernel start to the ready line, as init says them.
+    pub(crate) fn ready_s(&mut self, limit: Duration) -> Result<f64, String> {
+        self.expect(&["ready line printed"], &["refused:", "cannot go on", "Kernel panic"], limit)?;
+        let console = self.console();
+        let line = console.lines().find(|l| l.contains("ready line printed")).ok_or("no time")?;
+        if !console.lines().any(|l| l.trim_start().starts_with("ready pid=")) {
+            return Err("no ready line on the console".to_owned());
+        }
+        let seconds = line.split(['[', ']']).nth(1).and_then(|t| t.trim().parse().ok());
+        seconds.ok_or_else(|| format!("no time in {line:?}"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A NULL call of NFS version 4 (RFC 5531): an accepted, successful reply means that the server serves.
+pub(crate) fn nfs_answers(address: &str) -> Result<(), String> {
+    let words: [u32; 10] = [0x6261_7361, 0, 2, 100_003, 4, 0, 0, 0, 0, 0];
+    let mut call = (0x8000_0000u32 | 40).to_be_bytes().to_vec();
+    call.extend(words.iter().flat_map(|w| w.to_be_bytes()));
+    let mut stream = TcpStream::connect(address).map_err(|e| format!("NFS at {address}: {e}"))?;
+    let limit = Some(Duration::from_secs(20));
+    stream.set_read_timeout(limit).map_err(|e| e.to_string())?;
+    let mut reply = [0; 28];
+    stream
+        .write_all(&call)
+        .and_then(|()| stream.read_exact(&mut reply))
+        .map_err(|e| format!("NFS at {address}: {e}"))?;
+    let _ = stream.shutdown(Shutdown::Both);
+    // Same xid, a reply, accepted, empty verifier, success.
+    let wanted: Vec<u8> = [0x6261_7361u32, 1, 0, 0, 0, 0].iter().flat_map(|w| w.to_be_bytes()).collect();
+    if reply[4..] == wanted[..] { Ok(()) } else { Err(format!("NFS at {address} answers {reply:?}")) }
+}
