@@ -15,8 +15,8 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Journal chunks for half of what drives this small have, as with sixteen shards on the drives of `make run`.
-const SHARDS: u16 = 4;
+/// All the journal chunks that drives this small have, so that the rows run where journals cannot grow.
+const SHARDS: u16 = 8;
 const PAGE_BYTES: usize = 4096;
 const CHUNK_BYTES: usize = 1 << 20;
 const SMALL_FILE_BYTES: u64 = 16 << 20;
