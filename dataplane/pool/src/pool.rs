@@ -224,7 +224,8 @@ impl Pool {
         let l = &self.shared.layout;
         l.au_offset + au as u64 * l.geometry.au_bytes
     }
-    pub(crate) fn chunk_offset(&self, slot: u32) -> u64 {
+    /// Where a slot of the journal area lies, on every drive.
+    pub fn chunk_offset(&self, slot: u32) -> u64 {
         let l = &self.shared.layout;
         l.journal_offset + slot as u64 * l.geometry.chunk_bytes
     }

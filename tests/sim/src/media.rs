@@ -163,6 +163,10 @@ impl Media {
         }
     }
 
+    pub(crate) fn overwrite(&self, drive: usize, offset: u64, bytes: &[u8]) {
+        self.drives[drive].poke(offset, bytes);
+    }
+
     pub(crate) fn power_cut(&self) {
         tracing::info!("power cut");
         self.drives.iter().for_each(SimDrive::power_cut);

@@ -6,10 +6,11 @@ use crate::client::Check;
 use crate::coverage::Coverage;
 use crate::media::{Media, Plan, check_stale};
 use basalt_bdev::DriveRef;
+use basalt_pool::inspect;
 use basalt_pool::store::{Owner, Piece, Placed, ShardStore, StripeRecord};
 use basalt_pool::{BlockAddr, Class, Lsn, Pool, PoolError, PoolSpec, SegmentId, ShardId};
 use basalt_reactor::sim::{NodeId, Sim};
-use basalt_reactor::{random_u64, sleep};
+use basalt_reactor::{random_u64, sleep, timeout};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -91,6 +92,9 @@ pub(crate) fn run(seed: u64) -> Result<(Coverage, u64), String> {
         world.crash();
         world.media.damage(&mut world.sim, &plan);
         world.start()?;
+    }
+    if world.draw(3) == 0 {
+        world.break_promise()?;
     }
     let mut coverage = world.coverage.take();
     let operations = world.operations();
@@ -212,6 +216,54 @@ impl World {
                 }
             }
             Err("a fenced owner goes on getting segments".to_owned())
+        })
+    }
+
+    /// One act beyond what the pool survives: a journal block that is known to be committed is damaged on every mirror.
+    /// What is lost must be reported, never passed over in silence.
+    fn break_promise(&mut self) -> Check {
+        let (pool, opened) = self.up.borrow().clone().expect("the node is up");
+        let open = opened[0].clone();
+        self.phase("last words", async move {
+            checkpoint(&open).await?;
+            for key in 0..8 {
+                delete(&open, key % KEYS).await?;
+            }
+            Ok(())
+        })?;
+        let history = self.histories[0].clone();
+        let shard = history.borrow().shard;
+        self.crash();
+        self.sim.restart(self.node, 1);
+        let found = Rc::new(RefCell::new(None));
+        let (slot, drives) = (found.clone(), self.media.present());
+        self.phase("inspection", async move {
+            slot.replace(Some(inspect::journal(drives, shard).await.map_err(text)?));
+            Ok(())
+        })?;
+        let view = found.take().expect("the phase has ended");
+        let newest = view.chunks.iter().find(|c| Some(&c.id) == view.chain.last());
+        let Some((chunk, (block, _))) =
+            newest.and_then(|c| Some((c, c.blocks.iter().zip(c.blocks.iter().skip(1)).next_back()?)))
+        else {
+            return Ok(());
+        };
+        tracing::info!(first_lsn = block.first_lsn, "a committed block is damaged on every mirror");
+        for (drive, at) in &chunk.members {
+            let at = pool.chunk_offset(*at) + u64::from(block.offset);
+            self.media.overwrite(*drive as usize, at, &[0x5a; BLOCK]);
+        }
+        let (drives, coverage) = (self.media.present(), self.coverage.clone());
+        self.phase("beyond the promise", async move {
+            let pool = Pool::import(drives).await.map_err(text)?;
+            match ShardStore::open(&pool, shard).await {
+                Err(PoolError::Corrupt(_)) => {
+                    coverage.borrow_mut().add("losses beyond the promise reported", 1);
+                    Ok(())
+                }
+                Err(e) => Err(format!("a damaged journal is reported as: {e}")),
+                Ok(_) => Err("a damaged journal opens as if nothing were missing".to_owned()),
+            }
         })
     }
 
@@ -449,7 +501,7 @@ async fn put(open: &Open, key: u64) -> Check {
         Err(PoolError::NoSpace(_)) => return delete(open, key).await,
         Err(e) => return Err(text(e)),
     };
-    store.wait_room().await.map_err(text)?;
+    make_room(open).await?;
     let placed = written.placed.into_iter().next().unwrap_or_default();
     let mut record = open.next.get().to_le_bytes().to_vec();
     record.extend(key.to_le_bytes());
@@ -462,11 +514,19 @@ async fn put(open: &Open, key: u64) -> Check {
 }
 
 async fn delete(open: &Open, key: u64) -> Check {
-    open.store.wait_room().await.map_err(text)?;
+    make_room(open).await?;
     let mut record = open.next.get().to_le_bytes().to_vec();
     record.extend(key.to_le_bytes());
     record.push(0);
     finish(open, record).await
+}
+
+/// What makes room in a full journal is a checkpoint, and there is nobody else to take one.
+async fn make_room(open: &Open) -> Check {
+    while timeout(Duration::ZERO, open.store.wait_room()).await.transpose().map_err(text)?.is_none() {
+        checkpoint(open).await?;
+    }
+    Ok(())
 }
 
 /// Appends and applies in one breath, then waits for the acknowledgement.
