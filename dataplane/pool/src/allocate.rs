@@ -155,8 +155,13 @@ impl RootState {
         let after_all = self.chunks_after_losses(self.pool.scheme.m as usize);
         let survives_all =
             |each: &u64| chunks + count * each + shards + count <= after_all && self.has_chunks(count * each);
+        // Beside the checkpoint's chunk and the one in use, two for takeovers that crash before they checkpoint: the second
+        // is written while the first still counts.
+        let room_for_all = (shards + count) * CHUNKS_PER_SHARD as u64 <= self.chunks_after_losses(0);
         let survives_one = |each: &u64| {
-            chunks + count * each <= self.chunks_after_losses(1) && self.has_chunks(count * each)
+            room_for_all
+                && chunks + count * each <= self.chunks_after_losses(1)
+                && self.has_chunks(count * each)
         };
         let most_first = || (CHUNKS_LEAST..=CHUNKS_PER_SHARD as u64).rev();
         most_first().find(survives_all).or_else(|| most_first().rev().find(survives_one))
@@ -172,7 +177,7 @@ impl RootState {
         let lost = self.drives.len() - self.live_drives().count();
         let to_come = (self.pool.scheme.m as usize).saturating_sub(lost);
         let needed = self.chunks.len() + 1 + self.shards.len();
-        to_come == 0 || needed as u64 <= self.chunks_after_losses(to_come)
+        needed as u64 <= self.chunks_after_losses(to_come)
     }
 
     /// Full mirror sets that the journal areas hold when `losses` more drives are gone.

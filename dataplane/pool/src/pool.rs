@@ -205,14 +205,14 @@ impl Pool {
     ) -> Result<()> {
         self.at_root(move |root| async move { root.free_segments(shard, epoch, ids).await }).await
     }
-    /// Gives `old` back (if any) and grants a chunk on live drives.
+    /// Grants a chunk on live drives.
     pub(crate) async fn grant_chunk(
         &self,
         shard: ShardId,
         epoch: Epoch,
-        old: Option<ChunkId>,
+        wanted: ChunkWanted,
     ) -> Result<ChunkEntry> {
-        self.at_root(move |root| async move { root.grant_chunk(shard, epoch, old).await }).await
+        self.at_root(move |root| async move { root.grant_chunk(shard, epoch, wanted).await }).await
     }
     /// `None` while the drive is out or missing.
     pub(crate) fn channel(&self, drive: DriveIndex) -> Option<Rc<dyn Bdev>> {

@@ -508,23 +508,23 @@ impl Root {
         &self,
         shard: ShardId,
         epoch: Epoch,
-        old: Option<ChunkId>,
+        wanted: ChunkWanted,
     ) -> Result<ChunkEntry> {
         self.change(|inner| {
             inner.check_owner(shard, epoch)?;
             inner.may_write()?;
-            let freed = match old {
-                Some(id) => {
+            let freed = match wanted {
+                ChunkWanted::InPlaceOf(id) => {
                     Some(inner.state.chunks.get(&id).filter(|c| c.shard == shard).ok_or_else(|| {
                         PoolError::Refused(format!("journal chunk {id} is not one of shard {shard}"))
                     })?)
                 }
-                None if inner.state.may_grow_journal(shard) => None,
-                None => return Err(no_chunks()),
+                ChunkWanted::Ahead if !inner.state.may_grow_journal(shard) => return Err(no_chunks()),
+                ChunkWanted::Ahead | ChunkWanted::Now => None,
             };
             // Chosen before anything is freed: without a new chunk the old one must not go.
             let entry = inner.state.next_chunk_entry(shard, freed)?;
-            if let Some(id) = old {
+            if let ChunkWanted::InPlaceOf(id) = wanted {
                 inner.push(Record::ChunkFreed { id });
             }
             inner.push(Record::ChunkGranted(entry.clone()));

@@ -354,11 +354,15 @@ fn restore(recovered: &Recovered, accounts: &mut Accounts, shard: ShardId) -> Re
     Ok(recovery)
 }
 
+/// Chunks at a chain's end that together fill no more than this part of one are rewritten at a takeover.
+const SHORT_END_PART: usize = 4;
+
 /// Starts the journal of a new epoch and waits until its takeover is durable on a full set of members.
 ///
-/// The old chain stays where it is as far as it is known to be on every member, and what lies beyond is rewritten. Where
-/// members are missing or damaged, everything a replay needs is rewritten, provided the root has the chunks for it;
-/// otherwise the old chain keeps serving until the next checkpoint retires it.
+/// The old chain stays where it is as far as it is known to be on every member, and what lies beyond is rewritten; so are
+/// short chunks at its end, or a node that crashes again and again before it checkpoints would use up a chunk each time.
+/// Where members are missing or damaged, everything a replay needs is rewritten, provided the root has the chunks for
+/// it; otherwise the old chain keeps serving until the next checkpoint retires it.
 async fn take_over(
     root: &Rc<dyn Root>,
     identity: Identity,
@@ -380,14 +384,16 @@ async fn take_over(
     let old: Vec<ChunkId> = used.iter().map(|(c, _)| c.id).collect();
     let chunks = Chunks::new(root.clone(), shard, epoch, recovered.unused.clone(), used, stats.clone());
 
-    let copy_bytes: usize =
-        recovered.chain.iter().flat_map(|c| &c.blocks).map(|b| b.header.block_bytes()).sum();
+    let copy_bytes: usize = recovered.chain.iter().map(|c| c.bytes()).sum();
     // A chunk may end a block's length early.
     let per_chunk = chunks.chunk_bytes() as usize - MAX_BLOCK_BYTES.min(chunks.chunk_bytes() as usize / 2);
     let copy = degraded && chunks.reserve(copy_bytes.div_ceil(per_chunk) + 1).await?;
     if degraded && !copy {
         tracing::warn!(%shard, "the journal stays on fewer copies until its next checkpoint: the root has no chunks to copy it to");
     }
+
+    let first_rewritten =
+        if copy { 0 } else { recovered.first_of_short_end(chunks.chunk_bytes() as usize / SHORT_END_PART) };
 
     let mut resume = Resume {
         tail: Tail::beginning(),
@@ -398,15 +404,15 @@ async fn take_over(
         checkpoint,
     };
     let mut kept: Vec<ChunkId> = Vec::new();
-    if copy {
+    if first_rewritten == 0 {
         resume.rewrite = recovered.records().filter(|r| r.lsn >= needed_from).cloned().collect();
         let before = resume.rewrite.first().map_or(recovered.last_lsn, |r| Lsn(r.lsn.0 - 1));
         resume.tail.last_lsn = before;
     } else {
-        for chunk in &recovered.chain {
+        for (n, chunk) in recovered.chain.iter().enumerate() {
             for block in &chunk.blocks {
                 let last_lsn = block.header.last_lsn();
-                if last_lsn > recovered.committed_lsn {
+                if n >= first_rewritten || last_lsn > recovered.committed_lsn {
                     resume.rewrite.extend(block.records.iter().cloned());
                     continue;
                 }

@@ -82,6 +82,17 @@ pub struct ChunkEntry {
     pub members: Vec<(DriveIndex, u32)>,
 }
 
+/// What a shard wants a journal chunk for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunkWanted {
+    /// So that clients have more room; refused where it would take what takeovers may need.
+    Ahead,
+    /// The journal cannot go on without it: a takeover, or records that a flush waits for.
+    Now,
+    /// Instead of this one, which goes back.
+    InPlaceOf(ChunkId),
+}
+
 /// Sizes that are the same on all drives of a pool, fixed at creation and written in every label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Geometry {

@@ -131,7 +131,7 @@ impl Chunks {
             let held = self.state.borrow().held();
             let mut refusal = None;
             if held < HARD_CHUNKS {
-                match self.root.grant_chunk(self.shard, self.epoch, None).await {
+                match self.root.grant_chunk(self.shard, self.epoch, ChunkWanted::Now).await {
                     Ok(entry) => {
                         self.state.borrow_mut().free.push(Chunk::new(entry));
                         if let Some(chunk) = self.take_free(slow) {
@@ -186,7 +186,7 @@ impl Chunks {
             if live >= count {
                 break;
             }
-            match self.root.grant_chunk(self.shard, self.epoch, None).await {
+            match self.root.grant_chunk(self.shard, self.epoch, ChunkWanted::Ahead).await {
                 Ok(entry) => self.state.borrow_mut().free.push(Chunk::new(entry)),
                 Err(PoolError::NoSpace(_)) => return Ok(false),
                 Err(e) => return Err(e),
@@ -239,7 +239,7 @@ impl Chunks {
             self.stats.borrow_mut().chunks_recycled += 1;
         }
         while self.wants_more() {
-            match self.root.grant_chunk(self.shard, self.epoch, None).await {
+            match self.root.grant_chunk(self.shard, self.epoch, ChunkWanted::Ahead).await {
                 Ok(entry) => self.state.borrow_mut().free.push(Chunk::new(entry)),
                 Err(PoolError::NoSpace(_)) => self.state.borrow_mut().refused = true,
                 Err(e) => return Err(e),
@@ -264,7 +264,7 @@ impl Chunks {
         }
     }
     async fn exchange(&self, chunk: Chunk) -> Result<()> {
-        match self.root.grant_chunk(self.shard, self.epoch, Some(chunk.entry.id)).await {
+        match self.root.grant_chunk(self.shard, self.epoch, ChunkWanted::InPlaceOf(chunk.entry.id)).await {
             Ok(entry) => {
                 let mut s = self.state.borrow_mut();
                 s.free.push(Chunk::new(entry));

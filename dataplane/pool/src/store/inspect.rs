@@ -138,7 +138,7 @@ impl Root for Offline {
     async fn free_segments(&self, _: ShardId, _: Epoch, _: Vec<SegmentId>) -> Result<()> {
         read_only()
     }
-    async fn grant_chunk(&self, _: ShardId, _: Epoch, _: Option<ChunkId>) -> Result<ChunkEntry> {
+    async fn grant_chunk(&self, _: ShardId, _: Epoch, _: ChunkWanted) -> Result<ChunkEntry> {
         read_only()
     }
     async fn drive_out(&self, _: DriveIndex, _: &str) -> Result<()> {

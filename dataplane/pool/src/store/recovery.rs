@@ -217,6 +217,12 @@ pub(crate) struct ChainChunk {
     pub(crate) degraded: bool,
 }
 
+impl ChainChunk {
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks.iter().map(|b| b.header.block_bytes()).sum()
+    }
+}
+
 pub(crate) struct Recovered {
     pub(crate) chain: Vec<ChainChunk>,
     /// Chunks that are not part of it.
@@ -235,6 +241,16 @@ impl Recovered {
             let mut committed = c.blocks.iter().filter(|b| b.header.last_lsn() <= self.committed_lsn);
             c.degraded || committed.any(|b| b.missing_somewhere)
         })
+    }
+    /// The first of the chunks at the chain's end that together have no more than `limit_bytes`; the chain's length when the
+    /// last one alone has more.
+    pub(crate) fn first_of_short_end(&self, limit_bytes: usize) -> usize {
+        let mut bytes = 0;
+        let long = self.chain.iter().rposition(|c| {
+            bytes += c.bytes();
+            bytes > limit_bytes
+        });
+        long.map_or(0, |n| n + 1)
     }
     pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
         self.chain.iter().flat_map(|c| &c.blocks).flat_map(|b| &b.records)

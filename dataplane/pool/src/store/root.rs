@@ -21,7 +21,7 @@ pub(crate) trait Root {
     ) -> Result<Vec<SegmentEntry>>;
     async fn seal_segment(&self, shard: ShardId, epoch: Epoch, id: SegmentId) -> Result<()>;
     async fn free_segments(&self, shard: ShardId, epoch: Epoch, ids: Vec<SegmentId>) -> Result<()>;
-    async fn grant_chunk(&self, shard: ShardId, epoch: Epoch, old: Option<ChunkId>) -> Result<ChunkEntry>;
+    async fn grant_chunk(&self, shard: ShardId, epoch: Epoch, wanted: ChunkWanted) -> Result<ChunkEntry>;
     async fn drive_out(&self, drive: DriveIndex, cause: &str) -> Result<()>;
     fn channel(&self, drive: DriveIndex) -> Option<Rc<dyn Bdev>>;
     fn au_offset(&self, au: u32) -> u64;
@@ -54,8 +54,8 @@ impl Root for Pool {
     async fn free_segments(&self, shard: ShardId, epoch: Epoch, ids: Vec<SegmentId>) -> Result<()> {
         Pool::free_segments(self, shard, epoch, ids).await
     }
-    async fn grant_chunk(&self, shard: ShardId, epoch: Epoch, old: Option<ChunkId>) -> Result<ChunkEntry> {
-        Pool::grant_chunk(self, shard, epoch, old).await
+    async fn grant_chunk(&self, shard: ShardId, epoch: Epoch, wanted: ChunkWanted) -> Result<ChunkEntry> {
+        Pool::grant_chunk(self, shard, epoch, wanted).await
     }
     async fn drive_out(&self, drive: DriveIndex, cause: &str) -> Result<()> {
         Pool::drive_out(self, drive, cause).await

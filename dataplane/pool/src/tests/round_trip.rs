@@ -109,7 +109,7 @@ fn fewer_drives_make_narrower_segments_until_writes_stop() {
             let segments = pool.grant_segments(id, epoch, Class::Data, 1).await.unwrap();
             assert_eq!(segments[0].scheme, scheme.parse().unwrap());
             assert!(segments[0].members.iter().all(|m| m.drive > DriveIndex(n)));
-            let chunk = pool.grant_chunk(id, epoch, None).await.unwrap();
+            let chunk = pool.grant_chunk(id, epoch, ChunkWanted::Ahead).await.unwrap();
             assert!(chunk.members.iter().all(|(d, _)| *d > DriveIndex(n)));
             // Nothing but these lies on more drives than remain.
             pool.free_segments(id, epoch, vec![segments[0].id]).await.unwrap();
@@ -177,10 +177,10 @@ fn journal_chunks_are_spread_and_traded() {
         assert_eq!(pool.status().await.unwrap().journal_slots_used, (2 * CHUNKS_PER_SHARD as u64 + 2) * 3);
         let grant = pool.grant_shard(ids[0]).await.unwrap();
         let old = &grant.chunks[0];
-        let new = pool.grant_chunk(ids[0], grant.epoch, Some(old.id)).await.unwrap();
+        let new = pool.grant_chunk(ids[0], grant.epoch, ChunkWanted::InPlaceOf(old.id)).await.unwrap();
         assert!(new.id > old.id);
         let other = pool.grant_shard(ids[1]).await.unwrap();
-        let refused = pool.grant_chunk(ids[0], grant.epoch, Some(other.chunks[0].id)).await;
+        let refused = pool.grant_chunk(ids[0], grant.epoch, ChunkWanted::InPlaceOf(other.chunks[0].id)).await;
         assert!(matches!(refused, Err(PoolError::Refused(_))));
     });
 }
