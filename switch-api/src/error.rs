@@ -89,6 +89,10 @@ pub enum Cause {
     NotOwned { object: String, reason: String },
     #[error("not done, since {other} failed before it; fix that and apply again")]
     Skipped { other: DeviceName },
+    #[error("not begun, since a stop was asked for; nothing was sent to it")]
+    NotBegun,
+    #[error("stopped on request; {}", stopped_words(*.rolled_back))]
+    Stopped { rolled_back: bool },
     #[error("this switch cannot do {what}; take it out of the intent or use another switch")]
     Unsupported { what: String },
     #[error("{what}: {reason}; correct fabric.yaml")]
@@ -122,6 +126,14 @@ fn rolled_back_words(rolled_back: bool) -> &'static str {
         "; the change was rolled back and the switch is as before: look at the diff for what cut it"
     } else {
         "; the change could NOT be rolled back: use the console of the switch"
+    }
+}
+
+fn stopped_words(rolled_back: bool) -> &'static str {
+    if rolled_back {
+        "the change was rolled back and the switch is as before"
+    } else {
+        "the change could NOT be rolled back: `diff` shows what stands"
     }
 }
 

@@ -147,6 +147,16 @@ pub struct Counters {
     pub ports: BTreeMap<InterfaceName, PortCounters>,
 }
 
+impl Counters {
+    /// What was counted since `earlier`. A counter that went back (restart, cleared) counts from zero; a port that was not there
+    /// then says nothing yet.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let known = self.ports.iter().filter_map(|(name, now)| Some((name, now, earlier.ports.get(name)?)));
+        let ports = known.map(|(name, now, was)| (name.clone(), now.since(was)));
+        Self { ports: ports.collect() }
+    }
+}
+
 /// Zero where the system has no such counter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortCounters {
@@ -173,4 +183,32 @@ pub struct QueueCounters {
     pub pfc_rx_frames: u64,
     pub pfc_tx_frames: u64,
     pub watchdog_storms: u64,
+}
+
+macro_rules! difference {
+    ($now:ident - $was:ident: $type:ident { $($field:ident),* } $(, $rest:ident: $value:expr)?) => {
+        $type {
+            $($field: if $now.$field >= $was.$field { $now.$field - $was.$field } else { $now.$field },)*
+            $($rest: $value)?
+        }
+    };
+}
+
+impl PortCounters {
+    fn since(&self, was: &Self) -> Self {
+        let none = QueueCounters::default();
+        let queue = |(n, now): (&u8, &QueueCounters)| (*n, now.since(was.queues.get(n).unwrap_or(&none)));
+        difference!(self - was: PortCounters {
+            rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_discards, tx_discards, fcs_errors,
+            fec_corrected, fec_uncorrectable
+        }, queues: self.queues.iter().map(queue).collect())
+    }
+}
+
+impl QueueCounters {
+    fn since(&self, was: &Self) -> Self {
+        difference!(self - was: QueueCounters {
+            tx_packets, dropped_packets, ecn_marked_packets, pfc_rx_frames, pfc_tx_frames, watchdog_storms
+        })
+    }
 }

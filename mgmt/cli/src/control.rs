@@ -19,6 +19,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Upgrade(#[from] basalt_upgrade::UpgradeError),
     #[error(transparent)]
+    Fabric(#[from] crate::fabric::Outcome),
+    #[error(transparent)]
     Client(#[from] ClientError),
 }
 
@@ -29,6 +31,7 @@ impl CliError {
             CliError::Usage(_) => 2,
             CliError::Boot(basalt_boot::BootError::NotFound(_)) => 4,
             CliError::Upgrade(e) => e.exit_code(),
+            CliError::Fabric(outcome) => outcome.exit_code(),
             CliError::Client(ClientError::Unreachable { .. }) => 3,
             CliError::Client(ClientError::Rpc(e)) if e.code == code::NOT_FOUND => 4,
             _ => 1,

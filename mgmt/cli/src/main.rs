@@ -1,11 +1,13 @@
 //! `basalt`: the command line of a Basalt node. A noun, a verb, `--output table|json|yaml`.
 //!
 //! Exit codes: 0 done; 1 refused or failed, with the cause and the next step on standard error; 2 wrong usage;
-//! 3 no data plane answers; 4 no such thing; 10 to 18 why a bundle or a disk was refused (`upgrade.rs`).
+//! 3 no data plane answers; 4 no such thing; 10 to 18 why a bundle or a disk was refused (`upgrade.rs`);
+//! 20 to 23 how the storage fabric stands (`fabric/outcome.rs`).
 
 mod boot;
 mod control;
 mod export;
+mod fabric;
 mod fs;
 mod inspect;
 mod output;
@@ -54,6 +56,9 @@ enum Noun {
     /// Network boot: the service, decisions, tokens, events
     #[command(subcommand)]
     Boot(boot::Verb),
+    /// Switches of the storage fabric: what they shall be, made so and checked
+    #[command(subcommand)]
+    Fabric(fabric::Verb),
     /// Field upgrade: bundles, slots, going back
     #[command(subcommand)]
     Upgrade(upgrade::Verb),
@@ -90,6 +95,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Noun::Top(verb) => top::run(verb, output, &mut connect()?),
         Noun::Inspect(verb) => inspect::run(verb, output),
         Noun::Boot(verb) => boot::run(verb, output, &args.dir),
+        Noun::Fabric(verb) => fabric::run(verb, output),
         Noun::Upgrade(verb) => {
             let connect = || Ok(Box::new(connect()?) as Box<dyn control::Control>);
             upgrade::run(verb, output, &args.dir, &connect)

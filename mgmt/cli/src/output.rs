@@ -2,7 +2,6 @@
 
 use crate::control::CliError;
 use serde::Serialize;
-use serde_json::Value;
 use std::io::{IsTerminal, Write};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -21,10 +20,19 @@ pub(crate) fn print<T: Serialize>(
     value: &T,
     table: impl FnOnce(&T) -> Vec<Row>,
 ) -> Result<(), CliError> {
+    print_text(output, value, |value| render(&table(value)))
+}
+
+/// The same where a table does not do.
+pub(crate) fn print_text<T: Serialize>(
+    output: Output,
+    value: &T,
+    people: impl FnOnce(&T) -> String,
+) -> Result<(), CliError> {
     let text = match output {
-        Output::Table => render(&table(value)),
+        Output::Table => people(value),
         Output::Json => format!("{}\n", serde_json::to_string_pretty(value).map_err(failed)?),
-        Output::Yaml => yaml(&serde_json::to_value(value).map_err(failed)?),
+        Output::Yaml => serde_saphyr::to_string(value).map_err(failed)?,
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader (`head`, a pager) has seen enough.
@@ -59,58 +67,22 @@ fn render_one(rows: &[Row]) -> String {
     text
 }
 
+/// Whether `stream` may be coloured.
+pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
 /// Draws the eye to trouble, on terminals whose owner wants colour (<https://no-color.org>).
 fn paint(line: &str) -> String {
-    let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let has = |words: &[&str]| words.iter().any(|w| line.contains(w));
     let colour = match () {
-        _ if !wanted => return line.to_owned(),
+        _ if !colours(&std::io::stdout()) => return line.to_owned(),
         _ if has(&["writes stopped", "data lost", "missing"]) => 31,
         _ if has(&["degraded", " out "]) => 33,
         _ if has(&["healthy"]) => 32,
         _ => return line.to_owned(),
     };
     format!("\x1b[{colour}m{line}\x1b[0m")
-}
-
-/// Block style; scalars are written as JSON, which YAML 1.2 includes.
-fn yaml(value: &Value) -> String {
-    let mut text = String::new();
-    yaml_node(value, 0, &mut text);
-    text
-}
-
-fn yaml_node(value: &Value, indent: usize, out: &mut String) {
-    let pad = "  ".repeat(indent);
-    let nested = |v: &Value| match v {
-        Value::Object(o) => !o.is_empty(),
-        Value::Array(a) => !a.is_empty(),
-        _ => false,
-    };
-    match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            for (key, field) in fields {
-                let key = Value::String(key.clone());
-                if nested(field) {
-                    out.push_str(&format!("{pad}{key}:\n"));
-                    yaml_node(field, indent + 1, out);
-                } else {
-                    out.push_str(&format!("{pad}{key}: {field}\n"));
-                }
-            }
-        }
-        Value::Array(items) if !items.is_empty() => {
-            for item in items {
-                if nested(item) {
-                    out.push_str(&format!("{pad}-\n"));
-                    yaml_node(item, indent + 1, out);
-                } else {
-                    out.push_str(&format!("{pad}- {item}\n"));
-                }
-            }
-        }
-        scalar => out.push_str(&format!("{pad}{scalar}\n")),
-    }
 }
 
 #[cfg(test)]
@@ -121,11 +93,5 @@ mod tests {
     fn tables_align() {
         let rows = vec![vec!["NAME".into(), "SIZE".into()], vec!["a-long-name".into(), "1".into()]];
         assert_eq!(render(&rows), "NAME         SIZE\na-long-name  1\n");
-    }
-
-    #[test]
-    fn yaml_is_nested_by_indentation() {
-        let value = serde_json::json!({"a": [1, {"b": "x: y"}], "c": {}, "d": null});
-        assert_eq!(yaml(&value), "\"a\":\n  - 1\n  -\n    \"b\": \"x: y\"\n\"c\": {}\n\"d\": null\n");
     }
 }

@@ -6,8 +6,10 @@
 //! | the plan is no longer what was shown | nothing; `Conflict` |
 //! | a change touches the interface we came by | nothing; `WouldCutManagement` |
 //! | the switch dies while it applies | nothing more; what is in force is looked up, the rest is in the next plan |
+//! | somebody asks to stop | before the first change: nothing; after it: takes the change back |
 //! | it does not answer afterwards, or lost a neighbour | waits `grace`, then takes the change back: by the switch's own timer where it has one, else by the inverse plan for as long again |
 
+use super::progress::{Step, Stop, Watcher};
 use super::{Applied, Options};
 use crate::desired::Desired;
 use crate::error::{Cause, Result};
@@ -18,6 +20,13 @@ use crate::switch::{ApplyOptions, Neighbour, Observed, Pending, Switch, Transact
 use std::collections::BTreeSet;
 use tokio::time::{Instant, sleep, timeout};
 
+/// How careful to be, whom to tell, and who may stop it.
+pub(super) struct Care {
+    pub options: Options,
+    pub watcher: Watcher,
+    pub stop: Stop,
+}
+
 /// Breakouts, then the rest.
 const MAX_STAGES: usize = 2;
 
@@ -25,7 +34,7 @@ pub(super) async fn apply(
     switch: &dyn Switch,
     desired: &Desired,
     shown: &Plan,
-    options: &Options,
+    care: &Care,
 ) -> Result<Applied> {
     let name = switch.name();
     let mut before = switch.read().await?;
@@ -45,8 +54,14 @@ pub(super) async fn apply(
         if let Some(cause) = would_cut(&plan, &before, desired) {
             return Err(cause.at(name));
         }
+        if care.stop.is_requested() {
+            let (done, total) = (changes, changes + plan.changes.len());
+            let reason = "stopped on request".to_owned();
+            let cause = if done == 0 { Cause::NotBegun } else { Cause::Interrupted { done, total, reason } };
+            return Err(cause.at(name));
+        }
         let stage = plan.first_stage();
-        put(switch, desired, &stage, &before, options).await?;
+        put(switch, desired, &stage, &before, care).await?;
         changes += stage.changes.len();
         before = switch.read().await?;
         plan = switch.plan(&before.state, desired);
@@ -94,14 +109,15 @@ async fn put(
     desired: &Desired,
     stage: &Plan,
     before: &Observed,
-    options: &Options,
+    care: &Care,
 ) -> Result<()> {
     let neighbours = kept_neighbours(stage, before);
     let begin = Instant::now();
-    let pending = match switch.apply(stage, ApplyOptions { hold: options.hold() }).await {
+    care.watcher.say(switch.name(), Step::Changing { changes: stage.changes.len() });
+    let pending = match switch.apply(stage, ApplyOptions { hold: care.options.hold() }).await {
         Ok(pending) => pending,
         Err(error) if error.cause.is_transient() => {
-            match look_after_silence(switch, desired, stage, options).await {
+            match look_after_silence(switch, desired, stage, care).await {
                 Silence::AllInForce => Pending { id: String::new(), plan: stage.clone() },
                 Silence::Part(done) => {
                     let (total, reason) = (stage.changes.len(), error.cause.to_string());
@@ -112,9 +128,17 @@ async fn put(
         }
         Err(error) => return Err(error),
     };
-    match watch(switch, &neighbours, begin, options).await {
-        Ok(()) => switch.confirm(&pending).await,
-        Err(cause) => Err(take_back(switch, &pending, begin, cause, options).await.at(switch.name())),
+    care.watcher.say(switch.name(), Step::Watching);
+    match watch(switch, &neighbours, begin, care).await {
+        Ok(()) => {
+            switch.confirm(&pending).await?;
+            care.watcher.say(switch.name(), Step::Confirmed);
+            Ok(())
+        }
+        Err(cause) => {
+            care.watcher.say(switch.name(), Step::TakingBack);
+            Err(take_back(switch, &pending, begin, cause, &care.options).await.at(switch.name()))
+        }
     }
 }
 
@@ -126,16 +150,12 @@ enum Silence {
     Nothing,
 }
 
-async fn look_after_silence(
-    switch: &dyn Switch,
-    desired: &Desired,
-    stage: &Plan,
-    options: &Options,
-) -> Silence {
+async fn look_after_silence(switch: &dyn Switch, desired: &Desired, stage: &Plan, care: &Care) -> Silence {
     // Without the session's name a commit timer cannot be ended: the switch takes the change back by itself.
     if switch.capabilities().transaction == Transaction::CommitTimer {
         return Silence::Nothing;
     }
+    let options = &care.options;
     let deadline = Instant::now() + options.grace;
     while Instant::now() < deadline {
         if let Ok(Ok(observed)) = timeout(options.grace, switch.read()).await {
@@ -176,10 +196,14 @@ async fn watch(
     switch: &dyn Switch,
     neighbours: &[Neighbour],
     begin: Instant,
-    options: &Options,
+    care: &Care,
 ) -> std::result::Result<(), Cause> {
+    let options = &care.options;
     let mut well_since: Option<Instant> = None;
     loop {
+        if care.stop.is_requested() {
+            return Err(Cause::Stopped { rolled_back: false });
+        }
         let look = timeout(options.grace, look(switch, neighbours)).await;
         let now = Instant::now();
         match look.unwrap_or(Err(Cause::LostManagementPath { rolled_back: false })) {
@@ -200,7 +224,7 @@ async fn watch(
         if now - begin >= options.grace + options.settle {
             return Err(Cause::LostManagementPath { rolled_back: false });
         }
-        sleep(options.look_every).await;
+        care.stop.sleep(options.look_every).await;
     }
 }
 
@@ -241,7 +265,10 @@ async fn take_back(
         }
         sleep(options.look_every).await;
     }
-    if let Cause::LostManagementPath { rolled_back } | Cause::LostNeighbours { rolled_back, .. } = &mut why {
+    if let Cause::LostManagementPath { rolled_back }
+    | Cause::LostNeighbours { rolled_back, .. }
+    | Cause::Stopped { rolled_back } = &mut why
+    {
         *rolled_back = done;
     }
     tracing::warn!(switch = %switch.name(), rolled_back = done, cause = %why, "change taken back");

@@ -3,8 +3,10 @@
 
 mod guard;
 mod order;
+mod progress;
 
 pub use order::waves;
+pub use progress::{Step, Stop};
 
 use crate::connection::Connection;
 use crate::desired::{Desired, desired};
@@ -14,7 +16,8 @@ use crate::intent::Fabric;
 use crate::names::DeviceName;
 use crate::plan::Plan;
 use crate::switch::{Counters, Identity, Observed, Switch};
-use crate::verify::{Finding, FindingKind, Severity};
+use crate::verify::{Finding, FindingKind, Severity, trend};
+use progress::Watcher;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,6 +84,8 @@ pub struct Engine {
     fabric: Arc<Fabric>,
     switches: BTreeMap<DeviceName, Result<Arc<dyn Switch>>>,
     options: Options,
+    watcher: Watcher,
+    stop: Stop,
 }
 
 impl Engine {
@@ -90,7 +95,7 @@ impl Engine {
         let connected =
             switches.map(|s| (s.name.clone(), Connection::of(&fabric, s).and_then(drivers::connect)));
         let switches = connected.collect();
-        Self { fabric: Arc::new(fabric), switches, options }
+        Self::made(fabric, switches, options)
     }
 
     /// With drivers made elsewhere.
@@ -100,10 +105,30 @@ impl Engine {
         options: Options,
     ) -> Self {
         let switches = switches.into_iter().map(|s| (s.name().clone(), Ok(s))).collect();
-        Self { fabric: Arc::new(fabric), switches, options }
+        Self::made(fabric, switches, options)
     }
 
-    /// The same for these switches alone (`--switch`); names that are not in the fabric are left out.
+    fn made(
+        fabric: Fabric,
+        switches: BTreeMap<DeviceName, Result<Arc<dyn Switch>>>,
+        options: Options,
+    ) -> Self {
+        let (watcher, stop) = (Watcher::default(), Stop::default());
+        Self { fabric: Arc::new(fabric), switches, options, watcher, stop }
+    }
+
+    /// The same, with `call` told of every step; it must not block.
+    pub fn watched_by(mut self, call: impl Fn(&DeviceName, Step) + Send + Sync + 'static) -> Self {
+        self.watcher = Watcher::new(call);
+        self
+    }
+
+    /// By this an apply under way can be asked to end early.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// The same for these switches alone (`--only`); names that are not in the fabric are left out.
     pub fn only(&self, names: &[DeviceName]) -> Self {
         let mut few = self.clone();
         few.switches.retain(|name, _| names.contains(name));
@@ -112,6 +137,11 @@ impl Engine {
 
     pub fn fabric(&self) -> &Fabric {
         &self.fabric
+    }
+
+    /// The switches that are spoken to.
+    pub fn names(&self) -> impl Iterator<Item = &DeviceName> {
+        self.switches.keys()
     }
 
     /// What would be changed. This is also the dry run, and `diff`.
@@ -131,30 +161,32 @@ impl Engine {
         let mut results = PerSwitch::new();
         let mut failed: Option<DeviceName> = None;
         for (i, wave) in waves(&self.fabric, &wanted).into_iter().enumerate() {
-            if let Some(other) = &failed {
-                let skipped = |name: DeviceName| {
-                    let error = Cause::Skipped { other: other.clone() }.at(&name);
-                    (name, Err(error))
-                };
-                results.extend(wave.into_iter().map(skipped));
+            if i > 0 && failed.is_none() {
+                self.stop.sleep(self.options.between_waves).await;
+            }
+            let left_out = match &failed {
+                _ if self.stop.is_requested() => Some(Cause::NotBegun),
+                Some(other) => Some(Cause::Skipped { other: other.clone() }),
+                None => None,
+            };
+            if let Some(cause) = left_out {
+                results.extend(wave.into_iter().map(|name| (name.clone(), Err(cause.clone().at(&name)))));
                 continue;
             }
-            if i > 0 {
-                tokio::time::sleep(self.options.between_waves).await;
-            }
-            let options = self.options;
+            let (options, watcher, stop) = (self.options, self.watcher.clone(), self.stop.clone());
             let plans: Arc<BTreeMap<DeviceName, Plan>> =
                 Arc::new(wave.iter().filter_map(|n| Some((n.clone(), shown.get(n)?.clone()))).collect());
             let done = self
                 .only(&wave)
                 .each(move |switch, desired| {
-                    let plans = Arc::clone(&plans);
+                    let (plans, watcher, stop) = (Arc::clone(&plans), watcher.clone(), stop.clone());
                     async move {
                         let Some(plan) = plans.get(switch.name()) else {
                             let reason = "no plan was shown for it".to_owned();
                             return Err(Cause::Conflict { reason }.at(switch.name()));
                         };
-                        guard::apply(&*switch, &desired, plan, &options).await
+                        let care = guard::Care { options, watcher, stop };
+                        guard::apply(&*switch, &desired, plan, &care).await
                     }
                 })
                 .await;
@@ -181,6 +213,31 @@ impl Engine {
 
     pub async fn counters(&self) -> PerSwitch<Counters> {
         self.each(|switch, _| async move { switch.counters().await }).await
+    }
+
+    /// What is counted in the time `between` two readings.
+    pub async fn counters_during(&self, between: Duration) -> PerSwitch<Counters> {
+        let mut earlier = self.counters().await;
+        tokio::time::sleep(between).await;
+        let later = self.counters().await.into_iter();
+        let since = |(name, later): (DeviceName, Result<Counters>)| {
+            let counted = match (earlier.remove(&name), later) {
+                (Some(Ok(earlier)), Ok(later)) => Ok(later.since(&earlier)),
+                (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+                (None, Ok(later)) => Ok(later),
+            };
+            (name, counted)
+        };
+        later.map(since).collect()
+    }
+
+    /// Links that err, classes that lose or pause, as seen in the time `between` two readings. Switches that do not answer are
+    /// left to [`Self::check`].
+    pub async fn trend(&self, between: Duration) -> Vec<Finding> {
+        let counted = self.counters_during(between).await.into_iter();
+        let judged = counted
+            .filter_map(|(name, counted)| Some(trend(&self.desired(&name).ok()?, &counted.ok()?, between)));
+        judged.flatten().collect()
     }
 
     pub async fn show(&self) -> PerSwitch<Shown> {
@@ -220,12 +277,15 @@ impl Engine {
                     continue;
                 }
             };
-            let (work, places) = (work.clone(), Arc::clone(&places));
+            let (work, places, watcher) = (work.clone(), Arc::clone(&places), self.watcher.clone());
             let handle = tasks.spawn(async move {
                 // The semaphore is never closed, so waiting for a place cannot fail.
                 let _place = places.acquire_owned().await.ok();
                 let name = switch.name().clone();
-                (name, work(switch, desired).await)
+                watcher.say(&name, Step::Begun);
+                let result = work(switch, desired).await;
+                watcher.say(&name, if result.is_ok() { Step::Done } else { Step::Failed });
+                (name, result)
             });
             running.insert(handle.id(), name.clone());
         }
