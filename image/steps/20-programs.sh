@@ -2,10 +2,10 @@
 PROGRAMS=${BASALT_PROGRAMS:-$WORK/programs}
 if [ -z "${BASALT_PROGRAMS:-}" ]; then
     say "programs: data plane, command and init"
-    cargo_target=${CARGO_TARGET_DIR:-$REPO/target}
-    remap="--remap-path-prefix=$REPO=/basalt --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    cargo_target=${BASALT_PROGRAMS_TARGET:-${CARGO_TARGET_DIR:-$REPO/target}}
+    remap="--remap-path-prefix=$REPO=/basalt --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$cargo_target=/target"
     # With --target, the flags are for the product and not for build scripts.
-    build() { (cd "$REPO" && CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$1" \
+    build() { (cd "$REPO" && CARGO_TARGET_DIR=$cargo_target CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$1" \
         ${CARGO:-cargo} build --quiet --release --locked --target x86_64-unknown-linux-gnu "${@:2}"); }
     build "$remap" -p basalt-daemon -p basalt-cli
     # Static: in the initrd there is no C library.

@@ -6,6 +6,7 @@ use crate::console::say;
 use crate::modules::Modules;
 use crate::services::{BASALT_GID, BASALT_UID};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
@@ -38,9 +39,11 @@ pub(crate) fn prepare(cmdline: &Cmdline, modules: &mut Modules) -> Result<(), St
     }
     say(&format_args!("drives: {}", if drives.is_empty() { "none".to_owned() } else { drives.join(" ") }));
     let file = PathBuf::from(DIR).join("basalt.toml");
-    let ours = fs::read_to_string(&file).map_or(true, |text| text.starts_with(MARK));
-    if ours {
-        fs::write(&file, settings(&drives)).map_err(|e| at(&file, e))?;
+    let (before, wanted) = (fs::read_to_string(&file).unwrap_or_default(), settings(&drives));
+    if before.is_empty() || before.starts_with(MARK) {
+        if before != wanted {
+            replace(&file, &wanted).map_err(|e| at(&file, e))?;
+        }
     } else {
         say(&format_args!("{} is the operator's: used as it is", file.display()));
     }
@@ -48,6 +51,17 @@ pub(crate) fn prepare(cmdline: &Cmdline, modules: &mut Modules) -> Result<(), St
         chown(path, Some(BASALT_UID), Some(BASALT_GID)).map_err(|e| at(path, e))?;
     }
     Ok(())
+}
+
+/// Whole and on the disk, or not at all: a power cut must not leave an empty file that the next boot would take for the
+/// operator's.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let fresh = file.with_extension("new");
+    let mut out = fs::File::create(&fresh)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&fresh, file)?;
+    fs::File::open(DIR)?.sync_all()
 }
 
 /// Without drives a pool would be made of files on the state partition or in memory: the node waits for drives instead.
