@@ -2,6 +2,7 @@
 
 mod dell_sonic;
 mod eos;
+mod http;
 mod nvue;
 mod ovs;
 mod sonic_gnmi;
