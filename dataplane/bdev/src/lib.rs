@@ -3,7 +3,7 @@
 
 pub mod counted;
 pub mod fault;
-mod lock;
+pub mod lock;
 pub mod malloc;
 pub mod sim;
 pub mod uring;
@@ -88,7 +88,7 @@ pub trait Bdev: 'static {
 }
 
 /// Every backend's first check of a request.
-pub(crate) fn check_range(info: &DriveInfo, offset: u64, len: u64) -> Result<()> {
+pub fn check_range(info: &DriveInfo, offset: u64, len: u64) -> Result<()> {
     let size = info.size_bytes;
     let inside = offset.checked_add(len).is_some_and(|end| end <= size);
     if inside && len > 0 && offset.is_multiple_of(BLOCK_BYTES) && len.is_multiple_of(BLOCK_BYTES) {
@@ -97,12 +97,8 @@ pub(crate) fn check_range(info: &DriveInfo, offset: u64, len: u64) -> Result<()>
     Err(BdevError::OutOfRange { drive: info.name.clone(), offset, len, size })
 }
 
-pub(crate) fn check_compare_and_write(
-    info: &DriveInfo,
-    offset: u64,
-    expect: &[u8],
-    new: &[u8],
-) -> Result<()> {
+/// As [`check_range`], for compare-and-write.
+pub fn check_compare_and_write(info: &DriveInfo, offset: u64, expect: &[u8], new: &[u8]) -> Result<()> {
     check_range(info, offset, BLOCK_BYTES)?;
     if expect.len() as u64 == BLOCK_BYTES && new.len() as u64 == BLOCK_BYTES {
         return Ok(());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Serialises compare-and-write on one drive, for all reactors of the process.
 #[derive(Clone, Default)]
-pub(crate) struct DriveLock {
+pub struct DriveLock {
     state: Arc<Mutex<State>>,
 }
 
@@ -17,7 +17,7 @@ struct State {
 }
 
 /// Passes the lock on when dropped, also from the hands of a waiter that has gone.
-pub(crate) struct Held {
+pub struct Held {
     lock: DriveLock,
 }
 
@@ -26,7 +26,7 @@ impl DriveLock {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) async fn lock(&self) -> Held {
+    pub async fn lock(&self) -> Held {
         let turn = {
             let mut s = self.state();
             if !std::mem::replace(&mut s.held, true) {

@@ -40,8 +40,8 @@ pub enum DmaError {
 pub trait DmaSpace: Send + Sync + 'static {
     /// Zeroed, page-aligned, mapped memory; `len` is rounded up to pages.
     fn allocate(&self, len: usize) -> Result<DmaRegion, DmaError>;
-    /// Finds the mapping of buffer memory, mapping it first where that is possible.
-    fn find(&self, at: usize, len: usize) -> Option<Mapping>;
+    /// Where the memory of the reactors' buffers is, mapping first what is not mapped yet.
+    fn buffers(&self) -> Vec<Mapping>;
 }
 
 /// Owned DMA memory; unmapped when dropped.

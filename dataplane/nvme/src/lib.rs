@@ -4,11 +4,17 @@
 //! * [`spec`]: registers, commands, identify structures and logs, as the specifications define them;
 //! * [`format`](mod@format): which namespaces can be drives; [`pointer`]: PRP and SGL; [`dma`]: memory that controllers see;
 //! * [`queue`]: a queue pair with its table of commands in flight; [`recovery`]: what is done about time-outs and
-//!   misbehaviour. Both without I/O, driven alike by real controllers and by the one in memory ([`mock`]);
-//! * [`transport`]: how a controller is reached.
+//!   misbehaviour. Both without I/O, driven alike by real controllers and by the one in memory (`mock`);
+//! * [`transport`]: how a controller is reached;
+//! * [`controller`]: bring-up, admin commands, supervision, reset, maintenance; `io`: an I/O queue on its reactor;
+//! * [`drive`]: namespaces as `basalt_bdev` drives.
 
+pub mod controller;
 pub mod dma;
+pub mod drive;
+pub mod error;
 pub mod format;
+mod io;
 #[cfg(any(test, feature = "mock"))]
 pub mod mock;
 pub mod pointer;
@@ -16,3 +22,7 @@ pub mod queue;
 pub mod recovery;
 pub mod spec;
 pub mod transport;
+
+pub use controller::{Controller, Timing};
+pub use drive::NvmeDrive;
+pub use error::NvmeError;

@@ -261,6 +261,8 @@ impl<T> QueuePair<T> {
     /// which `again` holds (fused pairs never: whether the write happened is unknown). The rest is handed back.
     /// [`ring`](Self::ring) sends them once the queue exists anew.
     pub fn restart(&mut self, deadline_ns: u64, mut again: impl FnMut(&InFlight<T>) -> bool) -> Vec<T> {
+        // A try that the controller never heard of does not count.
+        let tried = u8::from(self.rings.announced());
         self.rings.reset();
         self.sq_bell.reset();
         self.cq_bell.reset();
@@ -271,7 +273,7 @@ impl<T> QueuePair<T> {
             if let (true, Some(f)) = (keep, self.table.get_mut(cid)) {
                 f.deadline_ns = deadline_ns;
                 f.abort_sent = false;
-                f.attempts = f.attempts.saturating_add(1);
+                f.attempts = f.attempts.saturating_add(tried);
                 // The list memory still holds what the pointer names.
                 debug_assert!(f.sqe.flags & !(FLAG_SGL) == 0);
                 self.rings.push(&f.sqe);

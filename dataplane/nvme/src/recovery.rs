@@ -41,6 +41,8 @@ pub enum Event {
     Violation(Violation),
     /// CSTS.CFS.
     Fatal,
+    /// Somebody needs a reset: new firmware, an admin command without an answer.
+    Wanted(String),
     /// Registers read as all ones, or the bus says that it left.
     Departed,
     ResetDone,
@@ -112,6 +114,7 @@ impl Recovery {
                 now_ns,
             ),
             (State::Running, Event::Violation(v)) => self.reset(format!("it {v}"), now_ns),
+            (State::Running, Event::Wanted(why)) => self.reset(why, now_ns),
             (State::Running, Event::Fatal) => self.reset("it reports a fatal status".to_owned(), now_ns),
             (_, Event::AbortAnswered) => {
                 self.aborts = self.aborts.saturating_sub(1);
@@ -130,9 +133,7 @@ impl Recovery {
                 self.fail(format!("{why}; {tries} resets in a row did not bring it back"))
             }
             // What is overdue or strange while a reset is under way is dealt with by the reset.
-            (State::Resetting { .. }, Event::Overdue { .. } | Event::Violation(_) | Event::Fatal) => {
-                Action::Nothing
-            }
+            (State::Resetting { .. }, _) => Action::Nothing,
         }
     }
 

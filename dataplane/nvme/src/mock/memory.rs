@@ -43,8 +43,9 @@ impl DmaSpace for MockMemory {
         Ok(unsafe { DmaRegion::new(start, len, iova, Arc::new(Allocation { start, layout })) })
     }
 
-    fn find(&self, _at: usize, _len: usize) -> Option<Mapping> {
-        self.maps_buffers.then_some(Mapping { start: 0x1000, len: 1 << 47, iova: Iova(IOVA_OFFSET + 0x1000) })
+    fn buffers(&self) -> Vec<Mapping> {
+        let all = Mapping { start: 0x1000, len: 1 << 47, iova: Iova(IOVA_OFFSET + 0x1000) };
+        if self.maps_buffers { vec![all] } else { Vec::new() }
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) struct Rings {
     layout: Layout,
     tail: u16,
     announced_tail: u16,
+    announced: bool,
     head: u16,
     announced_head: u16,
     /// Phase of entries not seen yet; flips at each wrap (Base 3.3.3.2).
@@ -38,7 +39,17 @@ impl Rings {
     pub(super) fn new(entries: u16, memory: DmaRegion) -> Rings {
         let layout = layout(entries);
         assert!(memory.len() >= layout.total);
-        Rings { entries, memory, layout, tail: 0, announced_tail: 0, head: 0, announced_head: 0, phase: true }
+        Rings {
+            entries,
+            memory,
+            layout,
+            tail: 0,
+            announced_tail: 0,
+            announced: false,
+            head: 0,
+            announced_head: 0,
+            phase: true,
+        }
     }
 
     pub(super) fn entries(&self) -> u16 {
@@ -54,7 +65,13 @@ impl Rings {
     pub(super) fn reset(&mut self) {
         // Old entries would carry the phase that the new round expects.
         self.memory.zero(self.layout.cq, usize::from(self.entries) * size_of::<Cqe>());
+        self.announced = false;
         (self.tail, self.announced_tail, self.head, self.announced_head, self.phase) = (0, 0, 0, 0, true);
+    }
+
+    /// Whether the controller has been told of anything since the last reset.
+    pub(super) fn announced(&self) -> bool {
+        self.announced
     }
 
     /// There is room: fewer commands than entries are ever in flight, and a command leaves the ring before it completes.
@@ -74,6 +91,7 @@ impl Rings {
     pub(super) fn unannounced_tail(&mut self) -> Option<u16> {
         (self.announced_tail != self.tail).then(|| {
             self.announced_tail = self.tail;
+            self.announced = true;
             self.tail
         })
     }
