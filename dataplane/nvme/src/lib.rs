@@ -5,7 +5,7 @@
 //! * [`format`](mod@format): which namespaces can be drives; [`pointer`]: PRP and SGL; [`dma`]: memory that controllers see;
 //! * [`queue`]: a queue pair with its table of commands in flight; [`recovery`]: what is done about time-outs and
 //!   misbehaviour. Both without I/O, driven alike by real controllers and by the one in memory (`mock`);
-//! * [`transport`]: how a controller is reached;
+//! * [`transport`]: how a controller is reached, [`vfio`] the way there is;
 //! * [`controller`]: bring-up, admin commands, supervision, reset, maintenance; `io`: an I/O queue on its reactor;
 //! * [`drive`]: namespaces as `basalt_bdev` drives.
 
@@ -22,6 +22,7 @@ pub mod queue;
 pub mod recovery;
 pub mod spec;
 pub mod transport;
+pub mod vfio;
 
 pub use controller::{Controller, Timing};
 pub use drive::NvmeDrive;

@@ -4,7 +4,7 @@ mod arena;
 mod memory;
 
 pub(crate) use arena::Arena;
-pub use arena::{ArenaRef, arena_generation, find_arena};
+pub use arena::{ArenaRef, arena_generation, arenas};
 pub(crate) use memory::adopt_arena;
 
 use crate::context::{self, World};

@@ -22,9 +22,9 @@ impl EventFd {
         crate::real::ring_eventfd(self.fd.as_raw_fd());
     }
 
-    /// Forgets what has been rung; never blocks.
-    pub fn clear(&self) {
-        crate::real::drain_eventfd(self.fd.as_raw_fd());
+    /// Whether it has been rung, which is forgotten; never blocks.
+    pub fn clear(&self) -> bool {
+        crate::real::drain_eventfd(self.fd.as_raw_fd())
     }
 
     /// Resolves once it has been rung, and clears it. Real world only (`Unsupported` in the simulator).

@@ -34,10 +34,10 @@ impl ArenaRef {
     }
 }
 
-/// The arena that holds these bytes.
-pub fn find_arena(at: *const u8, len: usize) -> Option<ArenaRef> {
-    let arenas = ARENAS.lock().unwrap_or_else(PoisonError::into_inner);
-    arenas.iter().filter_map(Weak::upgrade).find(|a| a.holds(at, len)).map(ArenaRef)
+/// All arenas there are.
+pub fn arenas() -> Vec<ArenaRef> {
+    let all = ARENAS.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().filter_map(Weak::upgrade).map(ArenaRef).collect()
 }
 
 pub(crate) struct Arena {

@@ -89,11 +89,12 @@ pub(crate) fn ring_eventfd(fd: i32) {
     }
 }
 
-/// Resets the counter.
-pub(crate) fn drain_eventfd(fd: i32) {
+/// Resets the counter; whether it had counted anything.
+pub(crate) fn drain_eventfd(fd: i32) -> bool {
     let mut count = 0u64;
     // SAFETY: `count` is 8 writable bytes. The fd is nonblocking; EAGAIN leaves nothing to reset.
-    let _ = unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
+    let n = unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
+    n == 8
 }
 
 /// Pins the calling thread to the `n`-th CPU that it may use (counting round).
