@@ -12,7 +12,7 @@ BIN := $(TARGET)/release
 # Link with mold where it is there: half the time of a rebuild on two cores is linking.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= $(shell command -v mold >/dev/null && echo "-C link-arg=-fuse-ld=mold")
 
-.PHONY: help run build test lint unit sim system bench test-all soak audit clean image image-test
+.PHONY: help run build test lint unit sim system bench test-all soak audit clean image image-test nvme-test
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,7 +53,12 @@ bench: ## benchmarks with a peer or the floor in the same run; rows in target/be
 	$(CARGO) build --release -p basalt-daemon -p basalt-cli -p basalt-bench -p basalt-system-tests
 	$(BIN)/basalt-bench
 
-test-all: test ## and what is too long for every change
+nvme-test: ## the NVMe driver in an emulated machine, behind an emulated IOMMU
+	@tests/setup nvme
+	$(CARGO) build --release --quiet -p basalt-nvme-tests
+	@tests/timed nvme $(BIN)/basalt-nvme-tests run
+
+test-all: test nvme-test ## and what is too long for every change
 	$(BIN)/basalt-sim test-all
 	$(MAKE) --no-print-directory image
 	$(MAKE) --no-print-directory image-test

@@ -17,7 +17,8 @@ pub(crate) struct Config {
     pub(crate) cores: u16,
     /// As `tracing`'s filters: `info`, `debug`, `basalt_pool=trace`, ...
     pub(crate) log: String,
-    /// Block devices or files. Empty: file-backed drives, below.
+    /// Block devices, files, or PCI addresses of NVMe controllers (`0000:3b:00.0`), which are then taken from the kernel.
+    /// Empty: file-backed drives, below.
     pub(crate) drives: Vec<PathBuf>,
     pub(crate) file_drives: FileDrives,
     pub(crate) first_start: FirstStart,

@@ -4,7 +4,9 @@ use crate::config::Config;
 use basalt_bdev::counted::{CountedDrive, Counters};
 use basalt_bdev::uring::UringDrive;
 use basalt_bdev::{BdevError, DriveRef};
-use std::path::PathBuf;
+use basalt_nvme::NvmeError;
+use basalt_nvme::vfio::DriveName;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,8 @@ pub(crate) enum DrivesError {
     Directory { path: PathBuf, cause: std::io::Error },
     #[error(transparent)]
     Bdev(#[from] BdevError),
+    #[error("NVMe drive {0}")]
+    Nvme(#[from] NvmeError),
     #[error("none of the configured drives can be opened")]
     None,
 }
@@ -29,16 +33,29 @@ pub(crate) fn refs(opened: &[Opened]) -> Vec<DriveRef> {
     opened.iter().map(|o| o.drive.clone()).collect()
 }
 
+/// The PCI address in a name such as `0000:3b:00.0` or `nvme:0000:3b:00.0n1`; paths are no such names.
+pub(crate) fn pci_name(path: &Path) -> Option<DriveName> {
+    path.to_str()?.parse().ok()
+}
+
+/// What a name stands for: a file, a block device, or the namespaces of an NVMe controller.
+async fn open_one(path: &Path) -> Result<Vec<DriveRef>, DrivesError> {
+    match pci_name(path) {
+        Some(name) => Ok(basalt_nvme::vfio::open(&name).await?),
+        None => Ok(vec![UringDrive::open(path)?]),
+    }
+}
+
 /// Opens what is there. A drive that cannot be opened is left out with a warning: the pool knows how many it may miss.
-pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<Opened>, DrivesError> {
+pub(crate) async fn open(paths: &[PathBuf]) -> Result<Vec<Opened>, DrivesError> {
     let mut drives = Vec::new();
     let mut last_error = None;
     for path in paths {
-        match UringDrive::open(path) {
-            Ok(drive) => {
+        match open_one(path).await {
+            Ok(found) => drives.extend(found.into_iter().map(|drive| {
                 let (drive, counters) = CountedDrive::wrap(drive);
-                drives.push(Opened { drive, counters });
-            }
+                Opened { drive, counters }
+            })),
             Err(e) => {
                 tracing::warn!("drive {}: {e}; going on without it", path.display());
                 last_error = Some(e);
@@ -47,7 +64,7 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Vec<Opened>, DrivesError> {
     }
     match (drives.is_empty(), last_error) {
         (false, _) => Ok(drives),
-        (true, Some(e)) => Err(e.into()),
+        (true, Some(e)) => Err(e),
         (true, None) => Err(DrivesError::None),
     }
 }

@@ -114,14 +114,14 @@ fn pool(registry: &mut Registry, node: &Rc<Node>) {
             }
         };
         let _turn = Turn::take(&n)?;
-        let drives = n.open_drives(&p.drives)?;
+        let drives = n.open_drives(&p.drives).await?;
         n.create(drives, PoolSpec { name: p.name, scheme, force: p.force }).await?;
         n.mount_all().await?;
         n.pool()?.status().await.map_err(refused)
     });
     method!(registry, node, "basalt_pool_import", |n, p: Drives| {
         let _turn = Turn::take(&n)?;
-        n.import(n.open_drives(&p.drives)?).await?;
+        n.import(n.open_drives(&p.drives).await?).await?;
         n.mount_all().await?;
         n.pool()?.status().await.map_err(refused)
     });
@@ -132,7 +132,7 @@ fn pool(registry: &mut Registry, node: &Rc<Node>) {
         })
     });
     method!(registry, node, "basalt_pool_discover", |n, p: Drives| {
-        Ok(basalt_pool::discover(crate::drives::refs(&n.open_drives(&p.drives)?)).await)
+        Ok(basalt_pool::discover(crate::drives::refs(&n.open_drives(&p.drives).await?)).await)
     });
     method!(registry, node, "basalt_pool_drive_out", |n, p: DriveOut| {
         let pool = n.pool()?;

@@ -84,8 +84,11 @@ impl Node {
     async fn start_pool(self: &Rc<Node>) -> Result<(), String> {
         let text = |e: RpcError| e.to_string();
         let paths = drives::configured(&self.config).map_err(|e| e.to_string())?;
-        let found =
-            if paths.is_empty() { Vec::new() } else { drives::open(&paths).map_err(|e| e.to_string())? };
+        let found = if paths.is_empty() {
+            Vec::new()
+        } else {
+            drives::open(&paths).await.map_err(|e| e.to_string())?
+        };
         let first = &self.config.first_start;
         if !basalt_pool::discover(drives::refs(&found)).await.is_empty() {
             self.import(found).await.map_err(text)?;
@@ -110,7 +113,7 @@ impl Node {
             drop(found);
             drives::create_missing_files(&self.config).map_err(|e| e.to_string())?;
             let paths = drives::configured(&self.config).map_err(|e| e.to_string())?;
-            found = drives::open(&paths).map_err(|e| e.to_string())?;
+            found = drives::open(&paths).await.map_err(|e| e.to_string())?;
         }
         let first = &self.config.first_start;
         let scheme = match first.scheme.as_str() {
@@ -145,21 +148,21 @@ impl Node {
     }
 
     /// Drives for a command: the named ones, or those of the configuration.
-    pub(crate) fn open_drives(&self, named: &[String]) -> Result<Vec<Opened>, RpcError> {
+    pub(crate) async fn open_drives(&self, named: &[String]) -> Result<Vec<Opened>, RpcError> {
         let refused = |e: drives::DrivesError| RpcError::refused(e.to_string());
         if named.is_empty() {
             if self.pool.borrow().is_none() && !self.drives.borrow().is_empty() {
                 return Ok(self.drives.borrow().clone());
             }
-            return drives::open(&drives::configured(&self.config).map_err(refused)?).map_err(refused);
+            return drives::open(&drives::configured(&self.config).map_err(refused)?).await.map_err(refused);
         }
         let paths: Vec<PathBuf> = named.iter().map(PathBuf::from).collect();
         for path in &paths {
-            if !path.exists() {
+            if drives::pci_name(path).is_none() && !path.exists() {
                 return Err(RpcError::refused(format!("{}: no such file or device", path.display())));
             }
         }
-        let opened = drives::open(&paths).map_err(refused)?;
+        let opened = drives::open(&paths).await.map_err(refused)?;
         if opened.len() < paths.len() {
             return Err(RpcError::refused("not every named drive can be opened; the log says why"));
         }

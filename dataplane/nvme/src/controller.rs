@@ -209,6 +209,15 @@ impl Controller {
         (at(2 * usize::from(qid)), at(2 * usize::from(qid) + 1))
     }
 
+    /// A queue number that is used again must not find its predecessor's doorbells.
+    pub(crate) fn clear_shadows(&self, qid: u16) {
+        if let Some(buffers) = &*lock(&self.shadow) {
+            let len = 2 * self.cap.doorbell_stride_bytes() as usize;
+            buffers.shadow.zero(usize::from(qid) * len, len);
+            buffers.event_index.zero(usize::from(qid) * len, len);
+        }
+    }
+
     /// Claims a namespace for one drive.
     pub(crate) fn claim(&self, nsid: u32) -> bool {
         lock(&self.open).insert(nsid)

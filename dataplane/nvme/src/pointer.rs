@@ -140,7 +140,7 @@ pub fn build_sgl(sqe: &mut Sqe, segments: &[Segment], list: &mut ListMemory<'_>)
                 descriptor[0] = s.iova.0.to_le();
                 descriptor[1] = (SGL_DATA_BLOCK | u64::from(s.len)).to_le();
             }
-            sqe.data = [list.iova.0.into(), (SGL_LAST_SEGMENT | 16 * many.len() as u64).into()];
+            sqe.data = [list.iova.0.into(), (SGL_LAST_SEGMENT | (16 * many.len() as u64)).into()];
             Ok(())
         }
     }

@@ -80,17 +80,23 @@ pub struct Recovery {
     limits: Limits,
     state: State,
     aborts: u32,
+    resets_begun: u64,
     /// When the latest resets began.
     resets_ns: VecDeque<u64>,
 }
 
 impl Recovery {
     pub fn new(limits: Limits) -> Recovery {
-        Recovery { limits, state: State::Running, aborts: 0, resets_ns: VecDeque::new() }
+        Recovery { limits, state: State::Running, aborts: 0, resets_begun: 0, resets_ns: VecDeque::new() }
     }
 
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Resets begun so far.
+    pub fn resets(&self) -> u64 {
+        self.resets_begun
     }
 
     pub fn on(&mut self, event: Event, now_ns: u64) -> Action {
@@ -145,6 +151,7 @@ impl Recovery {
             return self.fail(format!("{why}, after {n} resets within {} s", window_ns / 1_000_000_000));
         }
         self.resets_ns.push_back(now_ns);
+        self.resets_begun += 1;
         self.state = State::Resetting { tries: 1 };
         // A reset answers every abort there is.
         self.aborts = 0;

@@ -25,7 +25,7 @@ pub trait Transport: Send + Sync + 'static {
     fn reset_function(&self) -> Result<(), String>;
     /// From now on the device can neither read nor write memory.
     fn isolate(&self);
-    /// The bus says that the device has left or is being taken away.
+    /// The bus says that the device has left or is being taken away. Cheap while the controller is ready.
     fn departed(&self) -> bool;
 
     /// While something is waited for without other work.

@@ -304,6 +304,37 @@ fn where_an_abort_does_not_help_a_reset_does() {
 }
 
 #[test]
+fn one_reset_for_everything_that_hangs() {
+    let mock = Mock::new(MockConfig { aborts: false, ..MockConfig::default() });
+    let world = mock.clone();
+    run(&mock, 2, move || async move {
+        let (_controller, drives) = attach(&world).await;
+        world.set_faults(first(40, Fault::Swallow, is_io(io::WRITE)));
+        let cores = (0..2u16).map(|core| {
+            let drive = drives[0].clone();
+            reactor::spawn(reactor::call_on(CoreId(core), move || async move {
+                let bdev = drive.open().unwrap();
+                let writes = (0..20u64).map(|i| {
+                    let bdev = bdev.clone();
+                    let at = (u64::from(core) * 20 + i) * BLOCK as u64;
+                    reactor::spawn(async move {
+                        bdev.write(at, vec![filled(core as u8 + 1, BLOCK)], Durability::Durable).await
+                    })
+                });
+                for write in writes.collect::<Vec<_>>() {
+                    write.await.unwrap();
+                }
+            }))
+        });
+        for core in cores.collect::<Vec<_>>() {
+            core.await;
+        }
+        assert_eq!(world.enables(), 2);
+        assert_eq!(world.media(0, 20 * BLOCK as u64, BLOCK), [2; BLOCK]);
+    });
+}
+
+#[test]
 fn commands_that_never_end_end_in_an_error() {
     let mock = Mock::new(MockConfig::default());
     let world = mock.clone();
@@ -425,6 +456,30 @@ fn several_namespaces_share_a_queue_and_are_opened_once() {
         drop(drives);
         assert_eq!(NvmeDrive::open_all(&controller, Some(1)).await.unwrap().len(), 1);
     });
+}
+
+#[test]
+fn a_queue_number_used_again_starts_afresh() {
+    for shadow_doorbells in [false, true] {
+        let mock = Mock::new(MockConfig { shadow_doorbells, ..MockConfig::default() });
+        let world = mock.clone();
+        run(&mock, 1, move || async move {
+            let (controller, drives) = attach(&world).await;
+            for round in 1..5u64 {
+                let bdev = drives[0].open().unwrap();
+                let started = reactor::now();
+                for i in 0..round {
+                    bdev.read(i * BLOCK as u64, BLOCK).await.unwrap();
+                }
+                assert!(started.elapsed() < Duration::from_secs(1), "round {round}: {:?}", started.elapsed());
+                assert_eq!(controller.queue_cores()[0].0, 1);
+                drop(bdev);
+                reactor::sleep(Duration::from_millis(50)).await;
+                assert!(controller.queue_cores().is_empty());
+            }
+        });
+        assert_eq!(mock.log().aborts, 0);
+    }
 }
 
 #[test]

@@ -95,11 +95,24 @@ fn fulfil(machine: &mut Machine, want: Want) -> Result<(), String> {
     let limit = |iops: u64| json!({ "path": "/objects/brake", "property": "limits", "value": { "iops-total": iops } });
     match want {
         Want::Remove => machine.monitor("device_del", json!({ "id": "plug" })),
-        Want::Insert => machine.monitor("device_add", qemu::plug_device()),
+        Want::Insert => insert(machine),
         Want::Slow => machine.monitor("qom-set", limit(1)),
         Want::Fast => machine.monitor("qom-set", limit(0)),
     }
     .map(drop)
+}
+
+/// The machine lets go of a removed device a moment after its guest does.
+fn insert(machine: &mut Machine) -> Result<serde_json::Value, String> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match machine.monitor("device_add", qemu::plug_device()) {
+            Err(e) if e.contains("Duplicate") && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// An independent look at what arrived on the medium.

@@ -97,7 +97,7 @@ impl Controller {
         let mut pause = Duration::from_micros(100);
         loop {
             let csts = self.status();
-            if csts.gone() {
+            if csts.gone() || self.transport.departed() {
                 return Err(NvmeError::Gone(self.name().to_owned()));
             }
             if csts.ready() == ready && !(ready && csts.fatal()) {

@@ -74,6 +74,7 @@ impl Controller {
 
     /// Makes an I/O queue pair in the controller. Blocks the reactor for as long as two admin commands take.
     pub(crate) fn open_queue(&self, qid: u16, place: QueuePlace) -> Result<()> {
+        self.clear_shadows(qid);
         let cq = Sqe::create_io_cq(qid, place.entries, place.cq_iova, place.vector);
         self.admin_blocking("create completion queue", cq)?;
         let sq = Sqe::create_io_sq(qid, place.entries, place.sq_iova);

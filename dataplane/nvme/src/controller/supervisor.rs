@@ -42,6 +42,8 @@ impl Controller {
         }
         if csts.fatal() {
             self.handle(recovery, Event::Fatal).await;
+        } else if !csts.ready() && self.mode() == Mode::Running {
+            self.handle(recovery, Event::Wanted("it has lost its state".to_owned())).await;
         }
         if self.mode() == Mode::Running {
             for event in self.take_events() {
@@ -50,7 +52,13 @@ impl Controller {
         }
         let reports = std::mem::take(&mut *lock(&self.reports));
         for report in reports {
+            let resets = recovery.resets();
             self.handle(recovery, report).await;
+            if recovery.resets() != resets {
+                // A reset has dealt with whatever else was reported before it.
+                lock(&self.reports).clear();
+                break;
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use crate::spec::command::admin;
 use crate::spec::identify::{IdentifyController, IdentifyNamespace, cns};
 use crate::spec::log::{FirmwareSlotLog, HealthLog, SanitizeLog, page};
 use crate::spec::{Cqe, Sqe, Status};
+use std::sync::atomic::Ordering;
 use zerocopy::{FromZeros, IntoBytes};
 
 const INVALID_FIELD: Status = Status::new(0, 0x02);
@@ -65,6 +66,9 @@ impl Mock {
     fn create(&self, qid: u16, apply: impl FnOnce(usize)) -> Option<(Status, u32)> {
         if qid == 0 || qid > self.config.queues {
             return Some((Status::new(1, 0x01), 0));
+        }
+        for doorbell in &self.doorbells[2 * usize::from(qid)..][..2] {
+            doorbell.store(0, Ordering::Release);
         }
         apply(usize::from(qid));
         OK

@@ -5,6 +5,7 @@ use super::ioctl::{self, GroupStatus, IrqInfo, IrqSet, RegionInfo};
 use super::pci::PciAddress;
 use crate::dma::DmaSpace;
 use crate::queue::DoorbellRegister;
+use crate::spec::registers::{CSTS, Csts};
 use crate::transport::Transport;
 use basalt_reactor::event::EventFd;
 use std::ffi::CString;
@@ -23,6 +24,7 @@ const COMMAND: u64 = 0x04;
 const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_BUS_MASTER: u16 = 1 << 2;
 const STATUS: u64 = 0x06;
+const CLASS: u64 = 0x0a;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 const CAPABILITIES: u64 = 0x34;
 const CAPABILITY_MSIX: u8 = 0x11;
@@ -162,6 +164,17 @@ impl VfioDevice {
             files: Mutex::new(Some(Files { device, _member: member })),
             config_offset: config,
         })
+    }
+
+    fn ready(&self) -> bool {
+        Csts(self.read32(CSTS)).ready()
+    }
+
+    /// Configuration space of all ones: not every bus answers for registers of a device that is away with ones.
+    fn vanished(&self) -> bool {
+        // The class: VFIO answers for vendor and device from memory.
+        let class = self.with_device(|device| read16(device, self.config_offset + CLASS));
+        !matches!(class, Some(Ok(class)) if class != u16::MAX)
     }
 
     fn with_device<T>(&self, f: impl FnOnce(&File) -> T) -> Option<T> {
@@ -313,16 +326,19 @@ impl Transport for VfioDevice {
                 let _ = device.write_all_at(&(command & !COMMAND_BUS_MASTER).to_le_bytes(), at);
             }
         });
-        if self.departed() || self.read32(crate::spec::registers::CSTS) == u32::MAX {
+        if self.departed() || Csts(self.read32(CSTS)).gone() {
             // The kernel waits for this before it forgets the device.
             self.bar.detach();
-            self.files.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // Beside the reactor: on closing, the kernel tries to reset the function, and waits more than a minute for one
+            // that has vanished. Should there be no thread to be had, it is closed here.
+            let _ = std::thread::Builder::new().name("vfio-close".to_owned()).spawn(move || drop(files));
         }
     }
     fn departed(&self) -> bool {
         if self.request.clear() {
             self.requested.store(true, Ordering::Release);
         }
-        self.requested.load(Ordering::Acquire)
+        self.requested.load(Ordering::Acquire) || (!self.ready() && self.vanished())
     }
 }
