@@ -1,6 +1,7 @@
 //! A switch in memory, with faults, for tests of what stands above the drivers.
 
 use crate::error::{Cause, Result};
+use crate::intent::Fabric;
 use crate::names::{DeviceName, InterfaceName};
 use crate::plan::Plan;
 use crate::state::{Key, Kind, Object, SwitchState};
@@ -47,6 +48,22 @@ pub struct Inner {
 impl Fake {
     pub fn new(name: &str, transaction: Transaction) -> Self {
         Self { name: name.into(), transaction, inner: Arc::default() }
+    }
+
+    /// A switch of `fabric` as it comes from the factory, with all its cables plugged as planned.
+    pub fn cabled(fabric: &Fabric, name: &str, transaction: Transaction, ports: usize) -> Self {
+        let fake = Self::new(name, transaction);
+        let heard = fabric.links_of(&fake.name).map(|(near, far, _)| Neighbour {
+            port: near.clone(),
+            device: far.device.to_string(),
+            device_port: far.port.to_string(),
+            description: String::new(),
+        });
+        let mut inner = fake.inner();
+        inner.observed.neighbours = heard.collect();
+        inner.observed.state = factory_ports(ports);
+        drop(inner);
+        fake
     }
 
     /// Held only for the statement: a second call before the guard is gone waits for ever.

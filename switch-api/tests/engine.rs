@@ -1,4 +1,4 @@
-//! The engine against switches in memory: order, safety, roll-back, and 64 of them at once.
+//! The engine against switches in memory: order, safety, roll-back, and a stop on request.
 
 use basalt_switch_api::engine::{Engine, Options, waves};
 use basalt_switch_api::fake::{Fake, factory_ports};
@@ -6,7 +6,7 @@ use basalt_switch_api::intent::Fabric;
 use basalt_switch_api::plan::Plan;
 use basalt_switch_api::state::{Key, Kind};
 use basalt_switch_api::verify::FindingKind;
-use basalt_switch_api::{Cause, DeviceName, Neighbour, Switch, Transaction};
+use basalt_switch_api::{Cause, DeviceName, Switch, Transaction};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,8 @@ fn rack() -> Fabric {
     Fabric::from_yaml(include_str!("rack.yaml")).unwrap()
 }
 
-/// A switch of `fabric` as it came, with all its cables plugged as planned.
 fn fake(fabric: &Fabric, name: &str, transaction: Transaction) -> Fake {
-    let fake = Fake::new(name, transaction);
-    let device = DeviceName::from(name);
-    let mut inner = fake.inner();
-    inner.observed.state = factory_ports(8);
-    inner.observed.neighbours = fabric
-        .links_of(&device)
-        .map(|(near, far, _)| Neighbour {
-            port: near.clone(),
-            device: far.device.to_string(),
-            device_port: far.port.to_string(),
-            description: String::new(),
-        })
-        .collect();
-    drop(inner);
-    fake
+    Fake::cabled(fabric, name, transaction, 8)
 }
 
 fn engine(fabric: &Fabric, fakes: &[&Fake]) -> Engine {
@@ -207,34 +192,79 @@ async fn check_speaks_plainly() {
     assert!(findings.iter().any(|f| f.kind == FindingKind::NoAnswer && f.device.as_str() == "leaf-2"));
 }
 
-/// Real time: 64 switches of 32 ports.
-#[tokio::test]
-async fn sixty_four_switches_in_seconds() {
-    let mut text = String::from("version: 1\nname: hall\nvlans: [{name: storage, id: 100}]\nswitches:\n");
-    for s in 0..64 {
-        text.push_str(&format!(
-            "  - {{name: leaf-{s}, role: leaf, driver: eos, management: {{address: 192.0.2.{s}, tls: {{insecure: true}}}}}}\n"
-        ));
+/// Asks to stop after `seconds`, while an apply runs.
+async fn stopped_after(
+    engine: &Engine,
+    seconds: u64,
+) -> BTreeMap<DeviceName, Result<basalt_switch_api::engine::Applied, basalt_switch_api::SwitchError>> {
+    let stop = engine.stop();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        stop.request();
+    });
+    engine.apply(&shown(engine).await).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_takes_back_what_is_not_confirmed_and_begins_nothing_more() {
+    let fabric = rack();
+    for transaction in [Transaction::None, Transaction::Atomic, Transaction::CommitTimer] {
+        let one = Fake::cabled(&fabric, "leaf-1", transaction, 8);
+        let two = Fake::cabled(&fabric, "leaf-2", transaction, 8);
+        let before = one.inner().observed.clone();
+        let engine = engine(&fabric, &[&one, &two]);
+        let begin = tokio::time::Instant::now();
+        let results = stopped_after(&engine, 4).await;
+        assert!(
+            begin.elapsed() < Duration::from_secs(8),
+            "{transaction:?}: it did not wait for the settling"
+        );
+        let cause = |name: &str| results[&DeviceName::from(name)].as_ref().unwrap_err().cause.clone();
+        assert_eq!(cause("leaf-1"), Cause::Stopped { rolled_back: true }, "{transaction:?}");
+        assert_eq!(cause("leaf-2"), Cause::NotBegun);
+        assert!(two.inner().applied.is_empty());
+        let objects =
+            |o: &basalt_switch_api::Observed| o.state.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
+        assert_eq!(objects(&one.inner().observed), objects(&before), "{transaction:?}");
     }
-    text.push_str("nodes:\n");
-    (0..64 * 32).for_each(|n| text.push_str(&format!("  - {{name: node-{n}}}\n")));
-    text.push_str("links:\n");
-    for n in 0..64 * 32 {
-        text.push_str(&format!(
-            "  - {{ends: [node-{n}/p0, leaf-{}/Ethernet{}], speed_gbps: 100, vlans: {{untagged: storage}}}}\n",
-            n / 32,
-            n % 32 * 4
-        ));
-    }
-    let begin = std::time::Instant::now();
-    let fabric = Fabric::from_yaml(&text).unwrap();
-    let fakes: Vec<Fake> =
-        (0..64).map(|s| fake(&fabric, &format!("leaf-{s}"), Transaction::Atomic)).collect();
-    let engine = engine(&fabric, &fakes.iter().collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_between_waves_leaves_what_is_confirmed() {
+    let fabric = rack();
+    let one = Fake::cabled(&fabric, "leaf-1", Transaction::Atomic, 8);
+    let two = Fake::cabled(&fabric, "leaf-2", Transaction::Atomic, 8);
+    let engine = engine(&fabric, &[&one, &two]);
+    // Ten seconds of settling, then the pause between waves.
+    let results = stopped_after(&engine, 12).await;
+    assert!(results[&DeviceName::from("leaf-1")].is_ok());
+    assert_eq!(results[&DeviceName::from("leaf-2")].as_ref().unwrap_err().cause, Cause::NotBegun);
+    assert_eq!(one.inner().confirmed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_on_a_switch_that_is_gone_says_that_it_stands() {
+    let fabric = rack();
+    let leaf = Fake::cabled(&fabric, "leaf-1", Transaction::Atomic, 8);
+    leaf.inner().path_hangs_on = Some(Key::new(Kind::Port, "Ethernet16"));
+    let results = stopped_after(&engine(&fabric, &[&leaf]), 4).await;
+    let error = results[&DeviceName::from("leaf-1")].as_ref().unwrap_err();
+    assert_eq!(error.cause, Cause::Stopped { rolled_back: false });
+    assert!(error.to_string().contains("could NOT be rolled back"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_step_is_told() {
+    use basalt_switch_api::engine::Step;
+    let fabric = rack();
+    let leaf = Fake::cabled(&fabric, "leaf-1", Transaction::Atomic, 8);
+    let steps = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&steps);
+    let engine = engine(&fabric, &[&leaf]).watched_by(move |_, step| seen.lock().unwrap().push(step));
     let plans = shown(&engine).await;
-    assert!(plans.values().all(|plan| plan.changes.len() > 32));
-    engine.check().await;
-    let took = begin.elapsed();
-    println!("64 switches planned and checked in {took:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    steps.lock().unwrap().clear();
+    engine.apply(&plans).await;
+    let changes = plans.values().next().unwrap().changes.len();
+    let wanted = [Step::Begun, Step::Changing { changes }, Step::Watching, Step::Confirmed, Step::Done];
+    assert_eq!(*steps.lock().unwrap(), wanted);
 }

@@ -46,9 +46,11 @@ impl fmt::Display for Step {
     }
 }
 
+type Call = dyn Fn(&DeviceName, Step) + Send + Sync;
+
 /// Is called at every step of every switch; must not block.
 #[derive(Clone, Default)]
-pub(super) struct Watcher(Option<Arc<dyn Fn(&DeviceName, Step) + Send + Sync>>);
+pub(super) struct Watcher(Option<Arc<Call>>);
 
 impl Watcher {
     pub(super) fn new(call: impl Fn(&DeviceName, Step) + Send + Sync + 'static) -> Self {

@@ -15,12 +15,14 @@
 //! ```
 //!
 //! [`Fabric::from_yaml`] parses and validates; what is wrong comes as a list of [`Problem`]s, each with field, line, cause and next
-//! step. [`schema`] is the published JSON Schema (`switch-api/schema/fabric.schema.json`).
+//! step. [`generate`] drafts one from inventory and LLDP. [`schema`] is the published JSON Schema (`switch-api/schema/fabric.schema.json`).
 
+mod generate;
 mod lines;
 mod model;
 mod read;
 mod validate;
 
+pub use generate::{Draft, Inventory, SeenNeighbour, SeenNode, SeenPort, generate};
 pub use model::*;
 pub use read::{IntentError, Problem, schema};

@@ -381,6 +381,9 @@ pub struct Node {
     pub name: DeviceName,
     #[serde(default)]
     pub rack: Option<String>,
+    /// Addresses on its storage interfaces, between which frames of full size are tried; nodes configure themselves.
+    #[serde(default)]
+    pub addresses: Vec<InterfaceAddress>,
 }
 }
 

@@ -75,6 +75,9 @@ impl<'a> Check<'a> {
         for (i, node) in fabric.nodes.iter().enumerate() {
             self.device(&format!("nodes[{i}].name"), node.name.as_str());
             self.rack(&format!("nodes[{i}].rack"), node.rack.as_deref());
+            for (j, own) in node.addresses.iter().enumerate() {
+                self.prefix(&format!("nodes[{i}].addresses[{j}].address"), &own.address);
+            }
         }
     }
 
@@ -440,11 +443,12 @@ impl<'a> Check<'a> {
 
     fn device(&mut self, field: &str, name: &str) {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
+        // Names are given to commands; one with a dash in front would be taken for an option.
+        if name.is_empty() || name.len() > 63 || !name.chars().all(fits) || name.starts_with('-') {
             self.wrong(
                 field,
                 format!("'{name}' is no device name"),
-                "write 1 to 63 letters, digits, '-', '_' and '.'",
+                "write 1 to 63 letters, digits, '-', '_' and '.', no '-' in front",
             );
         }
     }

@@ -2,6 +2,7 @@
 
 mod cabling;
 mod configured;
+pub mod mtu;
 mod trend;
 
 pub use trend::trend;

@@ -5,8 +5,10 @@ use super::{Scope, ask};
 use crate::control::CliError;
 use crate::output::{Output, colours, print_text};
 use basalt_switch_api::engine::Options;
+use basalt_switch_api::verify::mtu::{self, ping::Ping};
 use basalt_switch_api::verify::{Finding, Severity};
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -16,6 +18,9 @@ pub(crate) struct Args {
     /// Also read the counters twice, this many seconds apart, and judge what happened between
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: Option<u64>,
+    /// Also send packets of full size between the nodes' addresses; COMMAND reaches a node, such as "ssh {node}" or "ip netns exec {node}"
+    #[arg(long, value_name = "COMMAND")]
+    probe_with: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -26,10 +31,21 @@ struct Checked {
 pub(super) fn check(args: &Args, output: Output) -> Result<(), CliError> {
     let engine = args.scope.engine(Options::default())?;
     let between = args.seconds.map(Duration::from_secs);
+    let probe_with = args.probe_with.as_deref().map(|through| Arc::new(Ping::through(through)));
+    let parallel = args.scope.parallel.into();
+    if probe_with.is_some() && mtu::probes(engine.fabric()).is_empty() {
+        let next = "write nodes[].addresses, at least two in one subnet";
+        return Err(CliError::Usage(format!(
+            "--probe-with: no two nodes have addresses to send between; {next}"
+        )));
+    }
     let findings = ask(engine, |engine| async move {
         let mut findings = engine.check().await;
         if let Some(between) = between {
             findings.extend(engine.trend(between).await);
+        }
+        if let Some(prober) = probe_with {
+            findings.extend(mtu::check(engine.fabric(), prober, parallel).await);
         }
         findings
     })?;

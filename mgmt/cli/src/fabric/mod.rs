@@ -3,6 +3,7 @@
 
 mod apply;
 mod check;
+mod generate;
 mod outcome;
 mod plan;
 mod progress;
@@ -38,6 +39,8 @@ pub(crate) enum Verb {
     Counters(show::CountersArgs),
     /// The switches as they are, or as wanted
     Show(show::ShowArgs),
+    /// Draft fabric.yaml from inventory and LLDP; what a person still has to say goes to standard error
+    Generate(generate::Args),
     /// Print the JSON Schema of fabric.yaml
     Schema,
 }
@@ -79,6 +82,7 @@ pub(crate) fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         Verb::Diff { scope } => plan::diff(&scope, output),
         Verb::Counters(args) => show::counters(&args, output),
         Verb::Show(args) => show::show(&args, output),
+        Verb::Generate(args) => generate::generate(&args, output),
         Verb::Schema => {
             let output = if output == Output::Table { Output::Json } else { output };
             print_text(output, &schema(), |_| String::new())

@@ -4,12 +4,11 @@ use super::apply::{Report, may_begin};
 use super::outcome::{Ending, Outcome};
 use super::plan::Planned;
 use super::{check, show};
-use basalt_switch_api::engine::Engine;
-use basalt_switch_api::engine::Options;
-use basalt_switch_api::fake::{Fake, factory_ports};
+use basalt_switch_api::engine::{Engine, Options};
+use basalt_switch_api::fake::Fake;
 use basalt_switch_api::intent::Fabric;
 use basalt_switch_api::state::{Key, Owner};
-use basalt_switch_api::{DeviceName, Neighbour, Switch, Transaction};
+use basalt_switch_api::{DeviceName, Switch, Transaction};
 use std::sync::Arc;
 
 const FABRIC: &str = "
@@ -27,19 +26,7 @@ links:
 
 fn rack() -> (Engine, [Fake; 2]) {
     let fabric = Fabric::from_yaml(FABRIC).unwrap();
-    let fakes = ["leaf-1", "leaf-2"].map(|name| {
-        let fake = Fake::new(name, Transaction::CommitTimer);
-        let device = DeviceName::from(name);
-        let neighbours = fabric.links_of(&device).map(|(near, far, _)| Neighbour {
-            port: near.clone(),
-            device: far.device.to_string(),
-            device_port: far.port.to_string(),
-            description: String::new(),
-        });
-        fake.inner().observed.neighbours = neighbours.collect();
-        fake.inner().observed.state = factory_ports(4);
-        fake
-    });
+    let fakes = ["leaf-1", "leaf-2"].map(|name| Fake::cabled(&fabric, name, Transaction::CommitTimer, 4));
     let switches = fakes.iter().map(|fake| Arc::new(fake.clone()) as Arc<dyn Switch>);
     (Engine::new(fabric, switches.collect::<Vec<_>>(), Options::default()), fakes)
 }
