@@ -12,7 +12,7 @@ BIN := $(TARGET)/release
 # Link with mold where it is there: half the time of a rebuild on two cores is linking.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= $(shell command -v mold >/dev/null && echo "-C link-arg=-fuse-ld=mold")
 
-.PHONY: help run build test lint unit sim system bench test-all soak audit clean image image-test nvme-test
+.PHONY: help run build test lint unit sim system fabric bench test-all soak audit clean image image-test nvme-test
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,7 @@ test: ## everything that CI checks, within 45 minutes on two cores
 	@tests/timed unit $(MAKE) --no-print-directory unit
 	@tests/timed sim $(MAKE) --no-print-directory sim
 	@tests/timed system $(MAKE) --no-print-directory system
+	@tests/timed fabric $(MAKE) --no-print-directory fabric
 
 lint: ## format, clippy, rustdoc, cargo deny
 	$(CARGO) fmt --all --check
@@ -48,6 +49,9 @@ sim: ## seeded simulation: regression seeds, fresh seeds, planted faults
 system: ## real kernel clients against real processes
 	$(BIN)/basalt-system-tests run
 
+fabric: ## one real switch (Open vSwitch) and nodes in network namespaces; as root
+	$(BIN)/basalt-fabric-tests run
+
 bench: ## benchmarks with a peer or the floor in the same run; rows in target/bench
 	@tests/setup bench
 	$(CARGO) build --release -p basalt-daemon -p basalt-cli -p basalt-bench -p basalt-system-tests
@@ -60,6 +64,7 @@ nvme-test: ## the NVMe driver in an emulated machine, behind an emulated IOMMU
 
 test-all: test nvme-test ## and what is too long for every change
 	$(BIN)/basalt-sim test-all
+	@tests/timed rack $(BIN)/basalt-fabric-tests run rack
 	$(MAKE) --no-print-directory image
 	$(MAKE) --no-print-directory image-test
 

@@ -4,7 +4,7 @@ mod dell_sonic;
 mod eos;
 mod http;
 mod nvue;
-mod ovs;
+pub mod ovs;
 mod sonic_gnmi;
 mod sonic_redis;
 
