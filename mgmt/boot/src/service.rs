@@ -156,7 +156,7 @@ impl Service {
             dhcp.write_files().await?;
             let (_, reload) = watch::channel(0);
             let (news, _) = mpsc::channel(1);
-            Child::new(&settings.dnsmasq, &dhcp.config(), reload, news).check().await?;
+            Child::new(&settings.dnsmasq, &dhcp.config(), None, reload, news).check().await?;
         }
         let servers: Vec<_> =
             listening.into_iter().map(|l| tokio::spawn(serve(l, desk.clone(), stop.clone()))).collect();
@@ -263,7 +263,13 @@ impl Answering<'_> {
             let mut hosts = self.hosts().await?;
             let (reload, reloaded) = watch::channel(0);
             let (news, mut heard) = mpsc::channel(256);
-            let child = Child::new(&self.settings.dnsmasq, &self.config(), reloaded, news);
+            let child = Child::new(
+                &self.settings.dnsmasq,
+                &self.config(),
+                self.settings.dnsmasq_user.as_deref(),
+                reloaded,
+                news,
+            );
             // Dropped at the end of this turn, and dnsmasq with it.
             let supervised = child.supervise();
             tokio::pin!(supervised);

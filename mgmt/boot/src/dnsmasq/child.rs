@@ -29,6 +29,7 @@ pub enum News {
 pub struct Child {
     program: PathBuf,
     config: PathBuf,
+    as_root: bool,
     reload: watch::Receiver<u64>,
     news: mpsc::Sender<News>,
 }
@@ -38,10 +39,12 @@ impl Child {
     pub fn new(
         program: &Path,
         config: &Path,
+        user: Option<&str>,
         reload: watch::Receiver<u64>,
         news: mpsc::Sender<News>,
     ) -> Child {
-        Child { program: program.to_owned(), config: config.to_owned(), reload, news }
+        let as_root = user == Some("root");
+        Child { program: program.to_owned(), config: config.to_owned(), as_root, reload, news }
     }
 
     /// Has dnsmasq read the configuration without acting on it.
@@ -84,17 +87,23 @@ impl Child {
 
     async fn run_once(&mut self) -> std::io::Result<String> {
         end_orphan(&self.config).await;
+        // It reads the hosts file when it starts; and a SIGHUP before it listens to signals would end it.
+        self.reload.mark_unchanged();
+        let mut listens = false;
+        // With no user to become (`root`, or nobody else there to be, as in a user namespace) dnsmasq must not try.
+        let stay = if self.as_root { "--no-daemon" } else { "--keep-in-foreground" };
         let mut child = Command::new(&self.program)
-            .arg("--keep-in-foreground")
+            .arg(stay)
             .arg("-C")
             .arg(&self.config)
-            .arg(format!("--pid-file={}", pid_file(&self.config).display()))
+            .arg("--pid-file=")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
+        let _ = std::fs::write(pid_file(&self.config), child.id().unwrap_or_default().to_string());
         let mut lines =
             BufReader::new(child.stderr.take().ok_or_else(|| std::io::Error::other("no standard error"))?);
         let _ = self.news.send(News::Started).await;
@@ -111,12 +120,13 @@ impl Child {
                     let text = String::from_utf8_lossy(&line).trim().to_owned();
                     line.clear();
                     tracing::debug!(target: "dnsmasq", "{text}");
+                    listens |= text.contains(": started, version");
                     if let Some(step) = parse(&text) {
                         let _ = self.news.send(News::Step(step)).await;
                     }
                     last = text;
                 }
-                changed = self.reload.changed() => {
+                changed = self.reload.changed(), if listens => {
                     if changed.is_err() {
                         break;
                     }

@@ -97,7 +97,7 @@ pub fn main(dhcp: &Dhcp<'_>) -> String {
         // dnsmasq tags `known` who has a line in the hosts file.
         line("dhcp-ignore=tag:!known".into());
     }
-    if let Some(user) = &dhcp.user {
+    if let Some(user) = dhcp.user.as_deref().filter(|u| *u != "root") {
         line(format!("user={user}"));
     }
     // Client architectures: RFC 4578, section 2.1, and the IANA registry that grew out of it.
