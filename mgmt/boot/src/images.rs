@@ -79,15 +79,22 @@ impl Images {
         format!("basalt_{version}-netboot.efi")
     }
 
-    /// The command line that goes with a kernel and initrd.
+    /// The command line for a kernel that is booted over the network: that of the image's own script for iPXE, which pins the root's
+    /// digest and the expiry.
     pub fn cmdline(&self, version: &Version) -> Result<String> {
-        let path = self.dir.join(format!("basalt_{version}.cmdline"));
-        let text =
+        let path = self.dir.join(format!("basalt_{version}.ipxe"));
+        let script =
             std::fs::read_to_string(&path).map_err(BootError::io(format!("reading {}", path.display())))?;
+        let kernel =
+            script.lines().find_map(|l| l.strip_prefix("kernel ")).and_then(|l| l.trim().split_once(' '));
+        let text = kernel.map(|(_, cmdline)| cmdline).unwrap_or_default();
         let text = text.trim();
-        if text.len() > MAX_CMDLINE_BYTES || text.chars().any(|c| c.is_control() || "${}".contains(c)) {
+        if text.is_empty()
+            || text.len() > MAX_CMDLINE_BYTES
+            || text.chars().any(|c| c.is_control() || "${}".contains(c))
+        {
             return Err(BootError::Config(format!(
-                "{} is no kernel command line; build the image again",
+                "{} has no line `kernel FILE COMMAND-LINE`; build the image again",
                 path.display()
             )));
         }

@@ -46,8 +46,8 @@ pub(crate) enum Verb {
         #[arg(requires = "node")]
         action: Option<String>,
         /// Version to boot; the newest by default
-        #[arg(long)]
-        version: Option<String>,
+        #[arg(long, value_name = "VERSION")]
+        boot_version: Option<String>,
         /// A word for people
         #[arg(long, default_value = "")]
         note: String,
@@ -151,7 +151,7 @@ pub(crate) fn run(verb: Verb, output: Output, dir: &Path) -> Result<(), CliError
                     found.ok_or_else(|| basalt_boot::BootError::NotFound(format!("decision for {node}")))?;
                 print(output, &[found], |all| decisions_table(all))
             }
-            Verb::Decide { node: Some(node), action: Some(action), version, note } => {
+            Verb::Decide { node: Some(node), action: Some(action), boot_version: version, note } => {
                 if action == "default" {
                     return match store.forget(&node).await? {
                         true => Ok(()),
@@ -260,7 +260,10 @@ async fn show_events(
 ) -> Result<(), CliError> {
     let mut shown = store.recent(node.as_ref(), limit).await?;
     print(output, &shown, |all| events_table(all, true))?;
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         let now = store.recent(node.as_ref(), usize::MAX).await?;
         let known = shown.last().and_then(|last| now.iter().rposition(|e| e == last)).map_or(0, |at| at + 1);
@@ -269,7 +272,6 @@ async fn show_events(
             shown = now;
         }
     }
-    Ok(())
 }
 
 fn headings<const N: usize>(names: [&str; N]) -> Vec<Row> {

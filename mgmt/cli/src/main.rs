@@ -113,3 +113,14 @@ fn run(args: Args) -> Result<(), CliError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Options that collide (with `--version`, say) panic only when their command is used.
+    #[test]
+    fn every_command_parses() {
+        Args::command().debug_assert();
+    }
+}

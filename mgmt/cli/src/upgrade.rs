@@ -109,7 +109,7 @@ pub(crate) struct BundleArgs {
 pub(crate) struct RootArgs {
     /// Number of this root: one more than the one before it; the first is 1
     #[arg(long)]
-    version: u64,
+    number: u64,
     /// Public key that may sign the next root
     #[arg(long, required = true)]
     root_key: Vec<PathBuf>,
@@ -348,7 +348,7 @@ fn make_root(args: &RootArgs) -> Result<(), CliError> {
     let (root_keys, release_keys) = (publics(&args.root_key)?, publics(&args.release_key)?);
     let id = |public: &[u8; 32]| hex(&key_id(public));
     let root = Root {
-        version: args.version,
+        version: args.number,
         expires: now_s() + args.days * DAY_S,
         keys: root_keys.iter().chain(&release_keys).map(|k| (id(k), hex(k))).collect(),
         root: Role { threshold: args.root_threshold, keys: root_keys.iter().map(id).collect() },

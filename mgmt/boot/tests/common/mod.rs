@@ -38,7 +38,8 @@ pub fn image(dir: &Path, version: &str, bytes: &[u8]) {
     for kind in ["-netboot.efi", ".vmlinuz", ".initrd", ".root"] {
         std::fs::write(images.join(format!("basalt_{version}{kind}")), bytes).unwrap();
     }
-    std::fs::write(images.join(format!("basalt_{version}.cmdline")), "quiet basalt.root=ab:1:cd\n").unwrap();
+    let script = format!("#!ipxe\nkernel basalt_{version}.vmlinuz quiet basalt.root=ab:1:cd\nboot\n");
+    std::fs::write(images.join(format!("basalt_{version}.ipxe")), script).unwrap();
 }
 
 pub async fn start(name: &str, unknown: Action, certificate: Option<(PathBuf, PathBuf)>) -> Running {
