@@ -4,9 +4,9 @@ use crate::config::Config;
 use crate::drives::Opened;
 use crate::exports::Exports;
 use crate::{drives, methods, supervise};
-use basalt_pool::{Pool, PoolSpec, Scheme};
+use basalt_pool::{Pool, PoolError, PoolSpec, Scheme};
 use basalt_rpc::RpcError;
-use basalt_rpc::types::{Export, Progress, Squash};
+use basalt_rpc::types::{DEFAULT_SHARDS, Export, Progress, Squash};
 use basalt_shard::{FileSystem, FsSpec};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -127,7 +127,7 @@ impl Node {
     async fn create_first_export(self: &Rc<Node>) -> Result<(), RpcError> {
         let first = self.config.first_start.clone();
         if !self.mounted.borrow().contains_key(&first.fs) {
-            self.create_fs(&FsSpec { name: first.fs.clone(), shards: 16 }).await?;
+            self.create_first_fs(&first.fs).await?;
         }
         let export = Export {
             path: first.export,
@@ -139,6 +139,24 @@ impl Node {
             clients: Vec::new(),
         };
         self.create_export(export).await.map(|_| ())
+    }
+
+    /// With as many shards as usual, or on small drives as many as their journals have room for.
+    async fn create_first_fs(self: &Rc<Node>, name: &str) -> Result<(), RpcError> {
+        let pool = self.pool()?;
+        let mut shards = DEFAULT_SHARDS;
+        loop {
+            match FileSystem::create(&pool, &FsSpec { name: name.to_owned(), shards }).await {
+                Err(PoolError::NoSpace(_)) if shards > 1 => shards /= 2,
+                made => break made.map_err(refused)?,
+            }
+        }
+        if shards < DEFAULT_SHARDS {
+            tracing::info!(
+                "the drives are small: file system {name} has {shards} shards instead of {DEFAULT_SHARDS}"
+            );
+        }
+        self.mount(name).await
     }
 
     pub(crate) fn pool(&self) -> Result<Pool, RpcError> {

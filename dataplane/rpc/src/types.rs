@@ -44,8 +44,10 @@ pub struct FsCreate {
     #[serde(default = "default_shards")]
     pub shards: u16,
 }
+/// Of a new file system.
+pub const DEFAULT_SHARDS: u16 = 16;
 fn default_shards() -> u16 {
-    16
+    DEFAULT_SHARDS
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
