@@ -24,6 +24,27 @@ fn a_rack_is_read_and_written_back() {
     assert_eq!(Fabric::from_yaml(&fabric.to_yaml()).unwrap(), fabric);
 }
 
+/// What people are given to begin with is taken, becomes objects on every switch, and fits the published schema's fields.
+#[test]
+fn the_example_is_taken() {
+    let text = include_str!("../examples/fabric.yaml");
+    let fabric = Fabric::from_yaml(text).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((fabric.switches.len(), fabric.nodes.len()), (3, 4));
+    for switch in &fabric.switches {
+        let desired = basalt_switch_api::desired::desired(&fabric, switch);
+        assert!(desired.state.len() > 20, "{}", switch.name);
+    }
+    let ways = basalt_switch_api::verify::mtu::probes(&fabric);
+    assert!(ways.len() >= 6, "{ways:?}");
+    let published = schema();
+    let known = published["properties"].as_object().unwrap();
+    let written: Vec<&str> = text.lines().filter(|l| l.starts_with(char::is_alphabetic)).collect();
+    for line in written {
+        let field = line.split(':').next().unwrap();
+        assert!(known.contains_key(field), "{field} is not in the schema");
+    }
+}
+
 #[test]
 fn each_problem_names_field_line_cause_and_next_step() {
     let cases = [

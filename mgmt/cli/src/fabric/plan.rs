@@ -119,6 +119,11 @@ impl Planned {
 
     pub(super) fn outcome(&self) -> Result<(), Outcome> {
         let done = match (self.refusals(), self.changes()) {
+            // Saved as they were: the reasons are there, the answers are not.
+            _ if self.answers.is_empty() && !self.errors.is_empty() => {
+                let silent = count(self.errors.len(), "switch has", "switches have");
+                Err(Outcome::new(Ending::NoAnswer, format!("{silent} no plan")))
+            }
             (0, 0) => Ok(()),
             (0, _) => Err(Outcome::new(Ending::Differs, self.size())),
             (n, _) => {
