@@ -5,6 +5,7 @@ use super::{Scope, ask};
 use crate::control::CliError;
 use crate::output::{Output, Row, print_text, render};
 use basalt_switch_api::engine::{Engine, Options, PerSwitch, Shown};
+use basalt_switch_api::plan::Change;
 use basalt_switch_api::state::{Object, SwitchState};
 use basalt_switch_api::{Counters, DeviceName, Observed, PortCounters, QueueCounters};
 use serde::Serialize;
@@ -76,11 +77,9 @@ fn wanted(engine: &Engine) -> PerSwitch<SwitchState> {
 }
 
 fn wanted_text(name: &DeviceName, state: &SwitchState) -> String {
-    let lines = state.iter().map(|(key, object)| {
-        let fields = object.fields().into_iter().map(|(field, value)| format!("{field} {value}"));
-        format!("  {key}: {}\n", fields.collect::<Vec<_>>().join(", "))
-    });
-    format!("{name}:\n{}", lines.collect::<String>())
+    // As a plan would make it, without its sign.
+    let lines = state.iter().map(|(_, object)| Change::Create { after: object.clone() }.to_string());
+    format!("{name}:\n{}", lines.map(|line| format!("  {}\n", &line[2..])).collect::<String>())
 }
 
 pub(super) fn shown_text(name: &DeviceName, shown: &Shown) -> String {
