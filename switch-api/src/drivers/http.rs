@@ -149,15 +149,6 @@ impl Http {
         policy.run(|| self.connection.timed(&request.what, self.try_once(&request))).await
     }
 
-    /// [`Self::send`] where only a 2xx with JSON will do.
-    pub(super) async fn json(&self, request: Request) -> Result<Value> {
-        let reply = self.send(request).await?;
-        if !reply.status.is_success() {
-            return Err(self.nonsense(&reply.what, format!("status {}: {}", reply.status, reply.text())));
-        }
-        self.parse(&reply)
-    }
-
     pub(super) fn parse(&self, reply: &Reply) -> Result<Value> {
         serde_json::from_slice(&reply.body)
             .map_err(|error| self.nonsense(&reply.what, format!("{error} in \"{}\"", reply.text())))

@@ -45,7 +45,7 @@ impl Eapi {
         if let Some(error) = answer.get("error") {
             return Err(self.refused(error, &all));
         }
-        match answer["result"].take() {
+        match answer.get_mut("result").map(Value::take).unwrap_or_default() {
             Value::Array(mut results) if results.len() == all.len() => {
                 results.remove(0);
                 Ok(results)
