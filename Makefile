@@ -54,7 +54,8 @@ fabric: ## one real switch (Open vSwitch) and nodes in network namespaces; as ro
 
 bench: ## benchmarks with a peer or the floor in the same run; rows in target/bench
 	@tests/setup bench
-	$(CARGO) build --release -p basalt-daemon -p basalt-cli -p basalt-bench -p basalt-system-tests
+	$(CARGO) build --release -p basalt-daemon -p basalt-cli -p basalt-bench -p basalt-system-tests -p basalt-nvme-tests
+	$(CARGO) build --release -p basalt-nvme --features mock --example overhead
 	$(BIN)/basalt-bench
 
 nvme-test: ## the NVMe driver in an emulated machine, behind an emulated IOMMU

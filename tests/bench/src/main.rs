@@ -3,6 +3,7 @@
 //! * [`row`]: what a row is, the table and `target/bench/NAME.json`; [`meter`]: rates, medians.
 //! * [`engine`]: no network: codes, checksums, stripes, the file system in this process, a drive.
 //! * [`nfs3`]: NFSv3 through libnfs ([`libnfs`]), Basalt beside nfs-ganesha ([`servers`]).
+//! * [`nvme`]: the NVMe driver beside the kernel's in an emulated machine, and its instructions per read.
 //! * [`kernel`]: NFSv4.2 with the kernel's client in User-Mode Linux, the same two servers.
 
 mod engine;
@@ -10,6 +11,7 @@ mod kernel;
 mod libnfs;
 mod meter;
 mod nfs3;
+mod nvme;
 mod row;
 mod servers;
 
@@ -24,6 +26,7 @@ enum Suite {
     Engine,
     Nfs3,
     Kernel,
+    Nvme,
 }
 
 /// Measures Basalt beside its peers on this machine; prints a table and writes target/bench/NAME.json.
@@ -33,7 +36,7 @@ enum Suite {
 #[command(version)]
 struct Arguments {
     /// Only these parts
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "engine,nfs3,kernel")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "engine,nfs3,kernel,nvme")]
     only: Vec<Suite>,
     /// Seconds per row
     #[arg(long, default_value_t = 3.0)]
@@ -113,6 +116,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             Suite::Engine => ("engine", engine::run),
             Suite::Nfs3 => ("nfs3", nfs3::run),
             Suite::Kernel => ("kernel", kernel::run),
+            Suite::Nvme => ("nvme", nvme::run),
         };
         let mut report = Report::new(name);
         part(&environment, &mut report);
