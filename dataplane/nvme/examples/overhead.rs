@@ -43,7 +43,13 @@ fn queue(count: u64) {
     let make = |qid, entries| {
         let memory = QueuePair::<u32>::allocate(mock.dma(), entries).expect("memory");
         let bell = |at| Doorbell::new(mock.doorbell(at).expect("a doorbell"));
-        QueuePair::new(qid, entries, memory, bell(cap.submission_doorbell(qid)), bell(cap.completion_doorbell(qid)))
+        QueuePair::new(
+            qid,
+            entries,
+            memory,
+            bell(cap.submission_doorbell(qid)),
+            bell(cap.completion_doorbell(qid)),
+        )
     };
     let mut admin: QueuePair<u32> = make(0, 16);
     mock.write32(AQA, aqa(16));
@@ -51,7 +57,9 @@ fn queue(count: u64) {
     mock.write64(ACQ, admin.cq_iova().0);
     mock.write32(CC, cc_enabled(true));
     let mut pair: QueuePair<u32> = make(1, 128);
-    for sqe in [Sqe::create_io_cq(1, 128, pair.cq_iova().0, None), Sqe::create_io_sq(1, 128, pair.sq_iova().0)] {
+    for sqe in
+        [Sqe::create_io_cq(1, 128, pair.cq_iova().0, None), Sqe::create_io_sq(1, 128, pair.sq_iova().0)]
+    {
         admin.submit(sqe, &[], DataStyle::Prp, 0, 0).expect("room");
         admin.ring();
         mock.step();

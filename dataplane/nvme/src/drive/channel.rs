@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::request::Place;
+use crate::dma::Iova;
 use crate::io::{BOUNCE_BYTES, BouncePiece, Keep, QueueUser};
 use crate::pointer::Segment;
 use crate::spec::Sqe;
@@ -45,11 +46,11 @@ impl Channel {
 
     async fn read_blocks(&self, offset: u64, len: usize) -> Result<DmaBuf> {
         check_range(&self.shared.info, offset, len as u64)?;
-        let mut buf = DmaBuf::new(len);
+        let buf = DmaBuf::new(len);
         let at = Place { op: "read", offset, len: len as u64 };
         let most = self.shared.abilities.transfer_max_bytes as usize;
         let Some(iova) = self.queue.translate(buf.as_ptr(), len) else {
-            return self.read_copied(at, buf).await;
+            return Box::pin(self.read_copied(at, buf)).await;
         };
         if len <= most {
             let sqe = self.command(io::READ, offset, len as u64, 0);
@@ -59,12 +60,18 @@ impl Channel {
                 _ => unreachable!("a command gives back what it was given"),
             };
         }
-        buf.truncate(len);
+        Box::pin(self.read_cut(at, buf, iova)).await
+    }
+
+    /// More than one command takes.
+    async fn read_cut(&self, at: Place, buf: DmaBuf, iova: Iova) -> Result<DmaBuf> {
+        let (offset, len) = (at.offset, buf.len());
+        let most = self.shared.abilities.transfer_max_bytes as usize;
         let shared = Rc::new(buf);
         let parts = (0..len).step_by(most).map(|from| {
             let n = most.min(len - from);
             let sqe = self.command(io::READ, offset + from as u64, n as u64, 0);
-            let data = [Segment { iova: crate::dma::Iova(iova.0 + from as u64), len: n as u32 }];
+            let data = [Segment { iova: Iova(iova.0 + from as u64), len: n as u32 }];
             let keep = Keep::Shared(shared.clone());
             async move { self.run(at, sqe, &data, keep).await.map(drop) }
         });
@@ -118,7 +125,9 @@ impl Channel {
         let cached = self.shared.info.volatile_cache;
         let control = if cached && durability == Durability::Durable { FORCE_UNIT_ACCESS } else { 0 };
         let most = self.shared.abilities.transfer_max_bytes;
-        let Some(segments) = self.segments(&data) else { return self.write_copied(at, &data, control).await };
+        let Some(segments) = self.segments(&data) else {
+            return Box::pin(self.write_copied(at, &data, control)).await;
+        };
         let data = Rc::new(data);
         if len <= most {
             let sqe = self.command(io::WRITE, offset, len, control);
@@ -133,7 +142,7 @@ impl Channel {
             parts.push(async move { self.run(at, sqe, &piece, keep).await.map(drop) });
             from += n;
         }
-        all(parts).await
+        Box::pin(all(parts)).await
     }
 
     /// Where the controller sees the pieces, neighbours joined; `None` when it does not see one, or one is crooked.

@@ -28,7 +28,8 @@ impl Channel {
         let (ended, keep) = self.queue.submit(sqe, data, keep).await.await;
         match ended {
             Ended::Answered { status: Status::SUCCESS } => Ok(keep),
-            _ => self.run_again(at, sqe, data, keep, ended).await,
+            // In a box of its own, as are other rare ways: a request's future stays small enough for the allocator's fast path.
+            _ => Box::pin(self.run_again(at, sqe, data, keep, ended)).await,
         }
     }
 
