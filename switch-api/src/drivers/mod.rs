@@ -5,8 +5,7 @@ mod eos;
 mod http;
 mod nvue;
 pub mod ovs;
-mod sonic_gnmi;
-mod sonic_redis;
+mod sonic;
 
 use crate::connection::Connection;
 use crate::error::{Cause, Result};
@@ -17,8 +16,7 @@ use std::sync::Arc;
 /// The driver for `connection.kind`. Nothing is sent yet.
 pub fn connect(connection: Connection) -> Result<Arc<dyn Switch>> {
     match connection.kind {
-        DriverKind::SonicGnmi => sonic_gnmi::connect(connection),
-        DriverKind::SonicRedis => sonic_redis::connect(connection),
+        DriverKind::SonicGnmi | DriverKind::SonicRedis => sonic::connect(connection),
         DriverKind::DellSonic => dell_sonic::connect(connection),
         DriverKind::Eos => eos::connect(connection),
         DriverKind::Nvue => nvue::connect(connection),
