@@ -2,7 +2,7 @@
 //!
 //! From the wire up:
 //! * [`spec`]: registers, commands, identify structures and logs, as the specifications define them;
-//! * [`format`](mod@format): which namespaces can be drives; [`pointer`]: PRP and SGL; [`dma`]: memory that controllers see;
+//! * [`format`](mod@format): which namespaces can be drives; [`pointer`](mod@pointer): PRP and SGL; [`dma`]: memory that controllers see;
 //! * [`queue`]: a queue pair with its table of commands in flight; [`recovery`]: what is done about time-outs and
 //!   misbehaviour. Both without I/O, driven alike by real controllers and by the one in memory (`mock`);
 //! * [`transport`]: how a controller is reached, [`vfio`] the way there is;
