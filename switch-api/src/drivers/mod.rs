@@ -8,7 +8,7 @@ pub mod ovs;
 mod sonic;
 
 use crate::connection::Connection;
-use crate::error::{Cause, Result};
+use crate::error::Result;
 use crate::intent::DriverKind;
 use crate::switch::Switch;
 use std::sync::Arc;
@@ -22,10 +22,4 @@ pub fn connect(connection: Connection) -> Result<Arc<dyn Switch>> {
         DriverKind::Nvue => nvue::connect(connection),
         DriverKind::Ovs => ovs::connect(connection),
     }
-}
-
-/// For drivers that are still to come.
-fn not_built(connection: &Connection) -> Result<Arc<dyn Switch>> {
-    let what = format!("the driver {:?} in this version of Basalt", connection.kind);
-    Err(Cause::Unsupported { what }.at(&connection.switch))
 }

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! [`Fabric::from_yaml`] parses and validates; what is wrong comes as a list of [`Problem`]s, each with field, line, cause and next
-//! step. [`generate`] drafts one from inventory and LLDP. [`schema`] is the published JSON Schema (`switch-api/schema/fabric.schema.json`).
+//! step. [`generate()`] drafts one from inventory and LLDP. [`schema`] is the published JSON Schema (`switch-api/schema/fabric.schema.json`).
 
 mod generate;
 mod lines;

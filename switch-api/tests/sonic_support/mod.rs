@@ -1,7 +1,7 @@
 //! What the tests of both ways into SONiC have in common: a switch as it comes, the intent, and what every driver must do.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-pub mod redis_server;
+pub(crate) mod redis_server;
 
 use basalt_switch_api::connection::{Connection, Limits};
 use basalt_switch_api::desired::{Desired, desired};
@@ -15,22 +15,22 @@ use basalt_switch_api::{ApplyOptions, Cause, DeviceName, Secret, Switch};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-pub const SECRET: &str = "Tr0ub4dor-and-3";
-pub const OPTIONS: ApplyOptions = ApplyOptions { hold: Duration::ZERO };
+pub(crate) const SECRET: &str = "Tr0ub4dor-and-3";
+pub(crate) const OPTIONS: ApplyOptions = ApplyOptions { hold: Duration::ZERO };
 
 /// The rack of the other tests, with SONiC as its spine too.
-pub fn rack() -> Fabric {
+pub(crate) fn rack() -> Fabric {
     let text = include_str!("../rack.yaml")
         .replace("driver: eos", "driver: sonic_gnmi")
         .replace("spine-1/Ethernet1/1", "spine-1/Ethernet0");
     Fabric::from_yaml(&text).unwrap()
 }
 
-pub fn wanted(fabric: &Fabric, name: &str) -> Desired {
+pub(crate) fn wanted(fabric: &Fabric, name: &str) -> Desired {
     desired(fabric, fabric.switch(&DeviceName::from(name)).unwrap())
 }
 
-pub fn connection(kind: DriverKind, name: &str, address: &str, port: u16) -> Connection {
+pub(crate) fn connection(kind: DriverKind, name: &str, address: &str, port: u16) -> Connection {
     Connection {
         switch: name.into(),
         kind,
@@ -50,7 +50,7 @@ pub fn connection(kind: DriverKind, name: &str, address: &str, port: u16) -> Con
 }
 
 /// Where the rows are, behind a server.
-pub trait Rows {
+pub(crate) trait Rows {
     /// All of CONFIG_DB: table, key, field.
     fn config(&self) -> Value;
     /// Writes one row of a database, as someone else would.
@@ -59,7 +59,7 @@ pub trait Rows {
 }
 
 /// CONFIG_DB of a 100G switch of eight ports with the factory's QoS, a VLAN of someone else's, and a routed port.
-pub fn factory() -> Value {
+pub(crate) fn factory() -> Value {
     let mut config = Map::new();
     let mut set = |table: &str, key: &str, row: Value| {
         let rows = config.entry(table).or_insert_with(|| json!({}));
@@ -116,7 +116,7 @@ pub fn factory() -> Value {
 }
 
 /// Apply, read, plan: nothing left. Then back, and every row is as it was.
-pub async fn applies_and_takes_back(switch: &dyn Switch, rows: &dyn Rows) {
+pub(crate) async fn applies_and_takes_back(switch: &dyn Switch, rows: &dyn Rows) {
     let fabric = rack();
     let desired = wanted(&fabric, switch.name().as_str());
     let before = rows.config();
@@ -153,12 +153,12 @@ pub async fn applies_and_takes_back(switch: &dyn Switch, rows: &dyn Rows) {
     assert_eq!(keys(&again), keys(&plan));
 }
 
-pub async fn planned(switch: &dyn Switch, desired: &Desired) -> Plan {
+pub(crate) async fn planned(switch: &dyn Switch, desired: &Desired) -> Plan {
     switch.plan(&switch.read().await.unwrap().state, desired)
 }
 
 /// Drift in any row that matters is seen and mended, rows of others are not.
-pub async fn sees_and_mends_drift(switch: &dyn Switch, rows: &dyn Rows) {
+pub(crate) async fn sees_and_mends_drift(switch: &dyn Switch, rows: &dyn Rows) {
     let fabric = rack();
     let desired = wanted(&fabric, switch.name().as_str());
     let plan = planned(switch, &desired).await;
@@ -209,7 +209,7 @@ pub async fn sees_and_mends_drift(switch: &dyn Switch, rows: &dyn Rows) {
 }
 
 /// Someone else's description, a change under our hands, what SONiC cannot say.
-pub async fn refuses_what_it_must(switch: &dyn Switch, rows: &dyn Rows) {
+pub(crate) async fn refuses_what_it_must(switch: &dyn Switch, rows: &dyn Rows) {
     let fabric = rack();
     let desired = wanted(&fabric, switch.name().as_str());
     let before = rows.config();
@@ -262,7 +262,7 @@ pub async fn refuses_what_it_must(switch: &dyn Switch, rows: &dyn Rows) {
 }
 
 /// 4x25G and whole again.
-pub async fn splits_ports(switch: &dyn Switch, rows: &dyn Rows) {
+pub(crate) async fn splits_ports(switch: &dyn Switch, rows: &dyn Rows) {
     let mut fabric = rack();
     let leaf = fabric.switches.iter_mut().find(|s| &s.name == switch.name()).unwrap();
     let split = basalt_switch_api::intent::Breakout { port: "Ethernet24".into(), lanes: 4, speed_gbps: 25 };

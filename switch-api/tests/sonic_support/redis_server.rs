@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     child: Child,
     directory: PathBuf,
 }
 
 impl RedisServer {
     /// With CONFIG_DB as it comes.
-    pub fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str) -> Self {
         Self::with(name, &[])
     }
 
-    pub fn with(name: &str, more: &[&str]) -> Self {
+    pub(crate) fn with(name: &str, more: &[&str]) -> Self {
         let directory = std::env::temp_dir().join(format!("basalt-sonic-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let child = Command::new("redis-server")
@@ -37,19 +37,19 @@ impl RedisServer {
         server
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.join("redis.sock")
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("unix:{}", self.socket().display())
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    pub fn admin(&self, database: &str) -> Connection {
+    pub(crate) fn admin(&self, database: &str) -> Connection {
         let number = match database {
             "APPL_DB" => 0,
             "COUNTERS_DB" => 2,
@@ -69,7 +69,7 @@ impl RedisServer {
         }
     }
 
-    pub fn load(&self, config: &Value) {
+    pub(crate) fn load(&self, config: &Value) {
         let mut connection = self.admin("CONFIG_DB");
         let _: () = cmd("FLUSHALL").query(&mut connection).unwrap();
         let _: () = connection.set("CONFIG_DB_INITIALIZED", "1").unwrap();

@@ -154,7 +154,7 @@ pub(crate) fn make_images(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The drives of the tests. Addresses are fixed: the guest names them ([`crate::guest::tests`]).
+/// The drives of the tests. Addresses are fixed: the guest names them (module `guest`, its tests).
 pub(crate) fn test_drives(dir: &Path) -> Vec<String> {
     let mut all = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(|w| (*w).to_owned()));

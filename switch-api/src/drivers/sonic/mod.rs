@@ -1,4 +1,4 @@
-//! SONiC. Its whole configuration is rows of CONFIG_DB, so one driver reads and writes rows ([`tables`], [`read`], [`write`]) and
+//! SONiC. Its whole configuration is rows of CONFIG_DB, so one driver reads and writes rows ([`tables`], [`read`], [`mod@write`]) and
 //! has two ways to them: Redis itself ([`redis`]) and gNMI with the `sonic-db` origin ([`gnmi`]).
 //!
 //! A plan becomes the difference of two sets of rows, written in one transaction (MULTI/EXEC, one Set); a row that someone else

@@ -180,7 +180,10 @@ fn owned((field, value): (&String, &String)) -> (String, String) {
 mod tests {
     use super::*;
 
-    fn tables(rows: &[(&str, &str, &[(&str, &str)])]) -> Tables {
+    /// Table, key, fields.
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+    fn tables(rows: &[Row<'_>]) -> Tables {
         let mut tables = Tables::default();
         for (table, key, fields) in rows {
             tables.row(table, key);

@@ -2,7 +2,7 @@
 //! (a wrong profile, a tunnel, a port in between that is not in the intent), so only traffic proves it.
 //!
 //! [`probes`] says between which addresses to try, a [`Prober`] sends (the node side, or [`ping::Ping`]), [`measure`] looks for the largest
-//! packet that passes, and [`judge`] names the port that is to blame where the answers tell.
+//! packet that passes, and [`judge()`] names the port that is to blame where the answers tell.
 
 mod judge;
 pub mod ping;

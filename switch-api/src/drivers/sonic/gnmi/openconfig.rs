@@ -94,17 +94,17 @@ mod tests {
     use serde_json::json;
 
     fn any_json() -> impl Strategy<Value = Value> {
-        let names =
+        const NAMES: [&str; 8] =
             ["interfaces", "interface", "state", "name", "neighbors", "neighbor", "mtu", "port-speed"];
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<i64>().prop_map(Value::from),
             "[A-Z:_0-9]{0,12}".prop_map(Value::from)
         ];
-        leaf.prop_recursive(6, 64, 4, move |inner| {
+        leaf.prop_recursive(6, 64, 4, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                proptest::collection::btree_map(proptest::sample::select(&names[..]), inner, 0..4)
+                proptest::collection::btree_map(proptest::sample::select(&NAMES[..]), inner, 0..4)
                     .prop_map(|map| json!(map)),
             ]
         })
