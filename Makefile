@@ -76,6 +76,7 @@ image: ## the appliance image, from Debian packages; as root, output in target/i
 image-test: ## boots the image in QEMU, every way, and sees wrong images refused; after `make image`
 	@tests/setup image-test $(TARGET)/image
 	$(CARGO) build --release --quiet -p basalt-image-tests
+	BASALT_VERSION=0.99.0 BASALT_PROGRAMS=$(abspath $(TARGET))/image/programs image/variant $(TARGET)/image $(TARGET)/image/next
 	$(BIN)/basalt-image-tests --image $(TARGET)/image
 	image/reproducible $(TARGET)/image
 	buildroot/check

@@ -60,7 +60,7 @@ in_builder bash -euo pipefail -c '
     rm -f /work/root.squashfs
     # Everything belongs to root: service users own nothing in a read-only image.
     mksquashfs /work/tree /work/root.squashfs -quiet -no-progress -all-root -no-xattrs -comp zstd -Xcompression-level "$1" -b 256K -noappend -no-exports' \
-    - "${BASALT_IMAGE_ZSTD:-19}"
+    - "${BASALT_IMAGE_ZSTD:-9}"
 
 # The salt is derived from the version, so that equal inputs give equal bytes.
 SALT=$(printf 'basalt %s' "$VERSION" | sha256sum | cut -d' ' -f1)

@@ -4,6 +4,7 @@ use crate::disk::{Disk, flip};
 use crate::firmware::secure_boot;
 use crate::lan::{Lan, Offer};
 use crate::machine::{Machine, nfs_answers};
+use crate::upgrade;
 use crate::work::{Image, Scratch, run};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,6 +17,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("size", size),
     ("boot/kernel", boot_kernel),
     ("boot/disk with Secure Boot", boot_disk),
+    ("upgrade/broken, then good", upgrade::broken_then_good),
     ("refused/unsigned", refused_unsigned),
     ("refused/tampered UKI", refused_tampered_uki),
     ("refused/tampered hash tree", refused_tampered_tree),
@@ -67,7 +69,7 @@ fn kernel_machine(image: &Image, scratch: &Scratch, root: &Path, cmdline: &str) 
     initrd.extend(cpio_of(root, "root.img")?);
     let path = scratch.dir.join("initrd");
     fs::write(&path, initrd).map_err(|e| e.to_string())?;
-    let machine = Machine::new(GIB, None).args(["-machine", "q35"]);
+    let machine = Machine::new(GIB, None).one_boot().args(["-machine", "q35"]);
     Ok(machine.args([
         "-kernel".as_ref(),
         image.output(".vmlinuz").as_os_str(),
@@ -100,7 +102,7 @@ fn boot_disk(image: &Image, scratch: &Scratch) -> Result<String, String> {
     let (port, drives) = (20_992, [scratch.drive("d0")?, scratch.drive("d1")?, scratch.drive("d2")?]);
     let mut times = Vec::new();
     for boot in ["first", "second"] {
-        let machine = secure_boot(Machine::new(GIB, None), image, scratch)?.boot_disk(&disk.path);
+        let machine = secure_boot(Machine::new(GIB, None).one_boot(), image, scratch)?.boot_disk(&disk.path);
         let machine = drives.iter().fold(machine, |m, d| m.virtio(d)).user_network(port);
         let mut machine = machine.start(scratch)?;
         times.push(machine.ready_s(LIMIT).map_err(|e| format!("{boot} boot: {e}"))?);
@@ -122,7 +124,7 @@ fn boot_disk(image: &Image, scratch: &Scratch) -> Result<String, String> {
 
 /// Boots the disk under Secure Boot and wants `cause` on the console, and never a ready node.
 fn refused_disk(image: &Image, scratch: &Scratch, disk: &Disk, causes: &[&str]) -> Result<String, String> {
-    let machine = secure_boot(Machine::new(GIB, None), image, scratch)?.boot_disk(&disk.path);
+    let machine = secure_boot(Machine::new(GIB, None).one_boot(), image, scratch)?.boot_disk(&disk.path);
     let mut machine = machine.start(scratch)?;
     let found = machine.expect(causes, &["ready pid="], LIMIT)?;
     let console = machine.console();
@@ -201,7 +203,7 @@ fn network_uefi(image: &Image, scratch: &Scratch, http: bool) -> Result<String, 
     let dir = served(image, scratch, &["-netboot.efi"])?;
     let offer = if http { Offer::UefiHttp(&name) } else { Offer::UefiPxe(&name) };
     let lan = Lan::start(scratch, &dir, &offer)?;
-    let machine = secure_boot(Machine::new(GIB, Some(&lan.netns)), image, scratch)?;
+    let machine = secure_boot(Machine::new(GIB, Some(&lan.netns)).one_boot(), image, scratch)?;
     let mut machine = machine
         .args(["-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no"])
         .args(["-device", "virtio-net-pci,netdev=n,romfile=,bootindex=1"])
@@ -228,6 +230,7 @@ fn ipxe_machine(
     let lan = Lan::start(scratch, dir, &Offer::Ipxe(&script))?;
     // QEMU's network cards carry iPXE for the BIOS.
     let machine = Machine::new(GIB, Some(&lan.netns))
+        .one_boot()
         .args(["-machine", "q35", "-boot", "n"])
         .args([
             "-netdev",

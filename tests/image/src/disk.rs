@@ -10,6 +10,7 @@ pub(crate) struct Disk {
     pub(crate) path: PathBuf,
     esp_offset: u64,
     root_offset: u64,
+    root_b_offset: u64,
 }
 
 impl Disk {
@@ -27,7 +28,12 @@ impl Disk {
                 .map(|s| s * 512)
                 .ok_or_else(|| format!("no start in {line:?}"))
         };
-        Ok(Disk { esp_offset: offset("basalt-esp")?, root_offset: offset("basalt-root-a")?, path })
+        Ok(Disk {
+            esp_offset: offset("basalt-esp")?,
+            root_offset: offset("basalt-root-a")?,
+            root_b_offset: offset("basalt-root-b")?,
+            path,
+        })
     }
 
     fn mtools(&self, image: &Image, program: &str) -> Command {
@@ -59,6 +65,11 @@ impl Disk {
     /// Turns one bit of the root partition.
     pub(crate) fn damage_root(&self, offset: u64) -> Result<(), String> {
         flip(&self.path, self.root_offset + offset)
+    }
+
+    /// The same for the other slot.
+    pub(crate) fn damage_root_b(&self, offset: u64) -> Result<(), String> {
+        flip(&self.path, self.root_b_offset + offset)
     }
 }
 

@@ -8,6 +8,7 @@ mod disk;
 mod firmware;
 mod lan;
 mod machine;
+mod upgrade;
 mod work;
 
 use clap::Parser;
