@@ -27,18 +27,13 @@ impl Machine {
             None => Command::new("qemu-system-x86_64"),
         };
         command.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", &memory_mib.to_string()]);
-        command.args([
-            "-display",
-            "none",
-            "-serial",
-            "stdio",
-            "-monitor",
-            "none",
-            "-no-reboot",
-            "-device",
-            "i6300esb",
-        ]);
+        command.args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-device", "i6300esb"]);
         Machine { command, drives: 0 }
+    }
+
+    /// A reboot ends the machine, so that a boot loop is not taken for a slow boot.
+    pub(crate) fn one_boot(self) -> Machine {
+        self.args(["-no-reboot"])
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Machine {
