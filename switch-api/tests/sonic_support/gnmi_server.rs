@@ -1,8 +1,10 @@
 //! A gNMI server that keeps the rules of the specification and of SONiC's server: origins and targets, JSON_IETF, user and
 //! password, unknown paths, all of a Set or nothing. Real HTTP/2, with or without TLS.
 
+#[allow(unreachable_pub, reason = "the product's own messages")]
 #[path = "../../src/drivers/sonic/gnmi/proto.rs"]
-pub mod proto;
+#[allow(unreachable_pub, reason = "the driver's own messages")]
+pub(crate) mod proto;
 
 use super::{Rows, SECRET};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -27,22 +29,22 @@ use tonic_prost::ProstCodec;
 
 /// A clone is the same server.
 #[derive(Clone)]
-pub struct GnmiServer {
+pub(crate) struct GnmiServer {
     pub port: u16,
     state: Arc<Mutex<State>>,
 }
 
 /// JSON_IETF, for tests that set what the server offers.
-pub fn json_ietf() -> Encoding {
+pub(crate) fn json_ietf() -> Encoding {
     Encoding::JsonIetf
 }
 
-pub struct State {
+pub(crate) struct State {
     /// Databases of SONiC: database, table, key, field.
     pub databases: Map<String, Value>,
     /// What OpenConfig says, by the path's first element.
     pub openconfig: BTreeMap<String, Value>,
-    pub models: Vec<&'static str>,
+    pub(crate) models: Vec<&'static str>,
     pub encodings: Vec<Encoding>,
     /// The next answers to a call of this name are this status.
     pub fail: Option<(&'static str, Code, String)>,
@@ -53,11 +55,11 @@ pub struct State {
     pub refuse: Option<&'static str>,
     /// All that was set, for validation against the models.
     pub sets: usize,
-    pub user: &'static str,
+    pub(crate) user: &'static str,
 }
 
 impl GnmiServer {
-    pub async fn start(tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) async fn start(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = State {
@@ -96,11 +98,11 @@ impl GnmiServer {
         server
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub fn load(&self, config: &Value) {
+    pub(crate) fn load(&self, config: &Value) {
         let mut databases = Map::new();
         databases.insert("CONFIG_DB".to_owned(), config.clone());
         for name in ["APPL_DB", "STATE_DB", "COUNTERS_DB"] {
@@ -173,16 +175,15 @@ impl tower::Service<Request<hyper::body::Incoming>> for Service {
             };
             tokio::time::sleep(delay).await;
             if let Some(bytes) = raw {
-                let body = Body::new(tonic::codegen::Body::map_err(
-                    http_body(bytes),
-                    |never: Infallible| match never {},
-                ));
+                let body = Body::new(http_body(bytes));
                 let response = Response::builder().header("content-type", "application/grpc").body(body);
                 return Ok(response.unwrap());
             }
             let method = request.uri().path().to_owned();
             let response = match &method[..] {
-                proto::CAPABILITIES => unary(request, move |_: CapabilityRequest, user| server.capabilities(user)).await,
+                proto::CAPABILITIES => {
+                    unary(request, move |_: CapabilityRequest, user| server.capabilities(user)).await
+                }
                 proto::GET => unary(request, move |get: GetRequest, user| server.get(&get, user)).await,
                 proto::SET => unary(request, move |set: SetRequest, user| server.set(&set, user)).await,
                 _ => Status::unimplemented("unknown service or method").into_http(),
@@ -245,7 +246,8 @@ impl GnmiServer {
         let state = self.admit(user, "Capabilities")?;
         let model = |name: &&str| ModelData {
             name: (*name).to_owned(),
-            organization: if name.starts_with("openconfig") { "OpenConfig working group" } else { "SONiC" }.into(),
+            organization: if name.starts_with("openconfig") { "OpenConfig working group" } else { "SONiC" }
+                .into(),
             version: "0.1.0".to_owned(),
         };
         Ok(CapabilityResponse {
@@ -343,7 +345,9 @@ impl GnmiServer {
 
 fn native<'a>(databases: &'a Map<String, Value>, names: &[&str]) -> Result<&'a Value, Status> {
     let not_found = |what: &str| Status::not_found(format!("no valid entry found on {what}"));
-    let [database, namespace, rest @ ..] = names else { return Err(Status::invalid_argument("path too short")) };
+    let [database, namespace, rest @ ..] = names else {
+        return Err(Status::invalid_argument("path too short"));
+    };
     if *namespace != "localhost" {
         return Err(Status::invalid_argument("unknown namespace"));
     }

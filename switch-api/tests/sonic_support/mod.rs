@@ -1,6 +1,7 @@
 //! What the tests of both ways into SONiC have in common: a switch as it comes, the intent, and what every driver must do.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod gnmi_server;
 pub(crate) mod redis_server;
 
 use basalt_switch_api::connection::{Connection, Limits};

@@ -30,6 +30,7 @@ pub(super) fn cause(status: &Status, connection: &Connection, request: &str, got
     let user = connection.user.clone();
     let request = request.to_owned();
     let endpoint = connection.endpoint();
+    let unreachable = if local { connection.secret.redact(&chain(status)) } else { said.clone() };
     match status.code() {
         Code::Unauthenticated => Cause::Unauthorised { user },
         Code::PermissionDenied => Cause::Forbidden { user, request },
@@ -55,12 +56,12 @@ pub(super) fn cause(status: &Status, connection: &Connection, request: &str, got
             Cause::Rejected { path: format!("the {request}"), reason: said }
         }
         Code::OutOfRange if !local => Cause::Rejected { path: format!("the {request}"), reason: said },
-        Code::Unavailable => Cause::Unreachable { endpoint, reason: chain(status) },
+        Code::Unavailable => Cause::Unreachable { endpoint, reason: unreachable },
         Code::Internal | Code::Unknown | Code::Cancelled | Code::DataLoss if broke_off(status) => {
             if got_bytes > 0 {
                 Cause::PartialReply { request, got_bytes }
             } else {
-                Cause::Unreachable { endpoint, reason: chain(status) }
+                Cause::Unreachable { endpoint, reason: unreachable }
             }
         }
         // What sonic-gnmi says of a patch that the configuration's own models refuse.
