@@ -161,7 +161,8 @@ async fn a_refused_transaction_says_what_was_refused() {
         notes: Vec::new(),
     };
     let options = ApplyOptions { hold: Duration::from_secs(1) };
-    let refused: [(Answer, fn(&Cause) -> bool); 3] = [
+    type IsRight = fn(&Cause) -> bool;
+    let refused: [(Answer, IsRight); 3] = [
         (|r| failing(r, "timed out"), |c| matches!(c, Cause::Conflict { .. })),
         (|r| failing(r, "permission error"), |c| matches!(c, Cause::Forbidden { .. })),
         (

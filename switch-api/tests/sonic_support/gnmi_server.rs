@@ -1,7 +1,6 @@
 //! A gNMI server that keeps the rules of the specification and of SONiC's server: origins and targets, JSON_IETF, user and
 //! password, unknown paths, all of a Set or nothing. Real HTTP/2, with or without TLS.
 
-#[allow(unreachable_pub, reason = "the product's own messages")]
 #[path = "../../src/drivers/sonic/gnmi/proto.rs"]
 #[allow(unreachable_pub, reason = "the driver's own messages")]
 pub(crate) mod proto;
