@@ -551,6 +551,9 @@ pub(crate) async fn recover(vfs: Rc<dyn Vfs>, state: Shared) -> Check {
     if let Some(op) = pending {
         state.borrow_mut().retried += 1;
         let name = state.borrow().name.clone();
+        if let Op::Write { id, offset, data, .. } = &op {
+            state.borrow_mut().model.content_mut(*id).sent_again(*offset, data);
+        }
         finish(&*vfs, &state, op.clone()).await.map_err(|e| format!("{name}, sending {op:?} again: {e}"))?;
     }
     let files = state.borrow().model.ids(|k| matches!(k, Kind::File(c) if c.is_dirty()));

@@ -79,6 +79,26 @@ impl Content {
         }
     }
 
+    /// A write is sent again to a server that may have forgotten those before it: pages it covers in part become a mixture with
+    /// whatever has survived, until what was forgotten is sent again too.
+    pub(crate) fn sent_again(&mut self, offset: usize, data: &[u8]) {
+        let end = offset + data.len();
+        for n in offset / PAGE..end.div_ceil(PAGE) {
+            let Some(versions) = self.versions.get_mut(&n) else { continue };
+            let start = n * PAGE;
+            let (from, to) = (offset.max(start), end.min(start + PAGE));
+            let mixtures: Vec<Vec<u8>> = versions
+                .iter()
+                .map(|version| {
+                    let mut page = version.clone();
+                    page[from - start..to - start].copy_from_slice(&data[from - offset..to - offset]);
+                    page
+                })
+                .collect();
+            versions.extend(mixtures);
+        }
+    }
+
     pub(crate) fn resize(&mut self, size: usize) {
         self.bytes.resize(size, 0);
     }
@@ -110,6 +130,12 @@ impl Content {
     pub(crate) fn adopt(&mut self, found: Vec<u8>) {
         self.bytes = found;
         self.sizes.push(self.bytes.len());
+        // Cut in the middle of a page, the rest of that page is zeroes when the file grows again.
+        let end = self.bytes.len() / PAGE;
+        let now = self.page(end);
+        if let Some(versions) = self.versions.get_mut(&end) {
+            versions.push(now);
+        }
     }
 
     /// Whether a crash may have left `found`.
@@ -302,5 +328,17 @@ mod tests {
         assert!(content.admits(&old).is_err(), "half a page");
         content.commit();
         assert!(content.admits(&[1; 5000]).is_err(), "committed data lost");
+    }
+
+    #[test]
+    fn a_file_cut_short_by_a_full_pool_grows_again_with_zeroes() {
+        let mut content = Content::default();
+        content.write(0, &[1; 2 * PAGE], false);
+        content.adopt(vec![1; PAGE + 100]);
+        content.write(3 * PAGE, &[2; 10], false);
+        let mut found = vec![1; PAGE + 100];
+        found.resize(3 * PAGE, 0);
+        found.resize(3 * PAGE + 10, 2);
+        assert_eq!(content.admits(&found), Ok(()));
     }
 }
