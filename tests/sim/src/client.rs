@@ -533,8 +533,8 @@ async fn compare_tree(vfs: &dyn Vfs, model: &Model) -> Check {
 /// After a restart of the server: everything answered is there, the unanswered request is there whole or not at all;
 /// then that request is sent again and uncommitted data too, and all is exactly as the model says.
 pub(crate) async fn recover(vfs: Rc<dyn Vfs>, state: Shared) -> Check {
-    // Uncommitted data is sent again before anything is committed.
-    let pending = state.borrow_mut().pending.take_if(|op| !matches!(op, Op::Commit { .. }));
+    // Uncommitted data is sent again before anything is committed, and before it is read.
+    let pending = state.borrow_mut().pending.take_if(|op| !matches!(op, Op::Commit { .. } | Op::Read { .. }));
     {
         let mut state = state.borrow_mut();
         state.pending = None;
