@@ -32,7 +32,6 @@ test: ## everything that CI checks, within 45 minutes on two cores
 	@tests/timed unit $(MAKE) --no-print-directory unit
 	@tests/timed sim $(MAKE) --no-print-directory sim
 	@tests/timed system $(MAKE) --no-print-directory system
-	@tests/timed fabric $(MAKE) --no-print-directory fabric
 
 lint: ## format, clippy, rustdoc, cargo deny
 	$(CARGO) fmt --all --check
@@ -50,6 +49,7 @@ system: ## real kernel clients against real processes
 	$(BIN)/basalt-system-tests run
 
 fabric: ## one real switch (Open vSwitch) and nodes in network namespaces; as root
+	@tests/setup fabric
 	$(BIN)/basalt-fabric-tests run
 
 bench: ## benchmarks with a peer or the floor in the same run; rows in target/bench
@@ -65,6 +65,7 @@ nvme-test: ## the NVMe driver in an emulated machine, behind an emulated IOMMU
 
 test-all: test nvme-test ## and what is too long for every change
 	$(BIN)/basalt-sim test-all
+	@tests/timed fabric $(MAKE) --no-print-directory fabric
 	@tests/timed rack $(BIN)/basalt-fabric-tests run rack
 	$(MAKE) --no-print-directory image
 	$(MAKE) --no-print-directory image-test
