@@ -41,6 +41,14 @@ impl Change {
         self.object().key()
     }
 
+    /// Whether a driver has to say this field: all of what comes or goes, of what stays only what differs.
+    pub fn says(&self, field: &str) -> bool {
+        match self {
+            Self::Update { fields, .. } => fields.iter().any(|f| f.field == field),
+            Self::Create { .. } | Self::Delete { .. } => true,
+        }
+    }
+
     fn update(before: Object, after: Object) -> Self {
         let fields = before.differences(&after);
         Self::Update { before, after, fields }

@@ -22,16 +22,10 @@ impl Defaults {
             // sonic-buildimage: MTU 9100 is the PORT table's default (platform port_config); WRED_PROFILE AZURE_LOSSLESS
             // in files/build_templates/qos_config.j2 marks green from 1 MiB, full at 2 MiB, 5 percent; sonic-utilities
             // pfcwd: 200 ms detection. 400 ms restoration as in SONiC's PFC watchdog test plan.
-            DriverKind::SonicGnmi | DriverKind::SonicRedis => Self {
-                mtu_bytes: 9100,
-                watchdog_ms: (200, 400),
-                ecn_100g: (1 << 20, 2 << 20, 5),
-                buffer_mib: 32,
-                lag_prefix: "PortChannel",
-            },
+            //
             // Dell Enterprise SONiC User Guide, "RoCE": `roce enable` sets DSCP 26 to TC 3, 48 to TC 6, PFC on 3 and the same
             // WRED thresholds as the community's lossless profile.
-            DriverKind::DellSonic => Self {
+            DriverKind::SonicGnmi | DriverKind::SonicRedis | DriverKind::DellSonic => Self {
                 mtu_bytes: 9100,
                 watchdog_ms: (200, 400),
                 ecn_100g: (1 << 20, 2 << 20, 5),

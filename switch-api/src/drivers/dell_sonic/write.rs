@@ -64,11 +64,7 @@ impl Write<'_> {
     }
 
     fn change(&mut self, change: &Change) -> Result<(), Cause> {
-        let changed: Option<BTreeSet<&str>> = match change {
-            Change::Update { fields, .. } => Some(fields.iter().map(|f| f.field.as_str()).collect()),
-            _ => None,
-        };
-        let says = |field: &str| changed.as_ref().is_none_or(|fields| fields.contains(field));
+        let says = |field: &str| change.says(field);
         let gone = matches!(change, Change::Delete { .. });
         match change.object() {
             Object::Breakout(_) | Object::Dcbx(_) => {
