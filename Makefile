@@ -43,7 +43,7 @@ unit: ## unit and property tests of every crate
 	$(CARGO) test --release --workspace
 
 sim: ## seeded simulation: regression seeds, fresh seeds, planted faults
-	$(BIN)/basalt-sim test
+	$(BIN)/basalt-sim test --seeds-of "$$(git rev-parse HEAD 2>/dev/null || date +%s)"
 
 system: ## real kernel clients against real processes
 	$(BIN)/basalt-system-tests run

@@ -160,7 +160,16 @@ impl Config {
         if self.drives.is_empty() && !(1..=64).contains(&self.file_drives.count) {
             return invalid(format!("{} file-backed drives: choose 1 to 64", self.file_drives.count));
         }
-        self.file_drive_bytes().map(|_| ())
+        let size_bytes = self.file_drive_bytes()?;
+        // Told before any file is made: a start with a better size finds nothing of this one.
+        if self.drives.is_empty() && size_bytes < basalt_pool::MIN_DRIVE_BYTES {
+            let least_mib = basalt_pool::MIN_DRIVE_BYTES >> 20;
+            return invalid(format!(
+                "file-backed drives of {}: a drive needs at least {least_mib} MiB",
+                self.file_drives.size
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn file_drive_bytes(&self) -> Result<u64, ConfigError> {
@@ -214,6 +223,7 @@ mod tests {
             ("colour = 1", vec![], "colour"),
             ("", vec![("BASALT_NFS_PORT", "many")], "BASALT_NFS_PORT"),
             ("", vec![("BASALT_DRIVE_SIZE", "2 parsecs")], "parsecs"),
+            ("", vec![("BASALT_DRIVE_SIZE", "255MiB")], "at least 256 MiB"),
             ("", vec![("BASALT_DRIVES", "0")], "choose 1 to 64"),
             ("cores = 100", vec![], "64 reactors"),
         ] {

@@ -42,6 +42,12 @@ enum Verb {
         /// Only this one
         #[arg(long)]
         family: Option<Family>,
+        /// Any text: the same gives the same fresh seeds, such as one commit wherever it is tested; else of now
+        #[arg(long)]
+        seeds_of: Option<String>,
+        /// CPU time for each family
+        #[arg(long, default_value_t = 5)]
+        minutes: u64,
     },
     /// 20,000 fresh seeds of each family, and all that `test` does
     TestAll,
@@ -108,14 +114,15 @@ fn main() -> ExitCode {
         std::panic::set_hook(Box::new(|_| {}));
     }
     let ok = match Args::parse().verb {
-        Verb::Test { family } => {
-            Family::ALL.map(|f| {
-                family.is_some_and(|only| only != f) || test(f, Limit::Time(Duration::from_secs(300)))
-            }) == [true, true]
+        Verb::Test { family, seeds_of, minutes } => {
+            let base = seeds_of.map_or_else(base_of_now, |text| base_of(&text));
+            let limit = Limit::Time(Duration::from_secs(60 * minutes));
+            Family::ALL.map(|f| family.is_some_and(|only| only != f) || test(f, base, limit)) == [true, true]
         }
-        Verb::TestAll => Family::ALL.map(|f| test(f, Limit::Seeds(20_000))) == [true, true],
+        Verb::TestAll => Family::ALL.map(|f| test(f, base_of_now(), Limit::Seeds(20_000))) == [true, true],
         Verb::Soak => {
-            Family::ALL.into_iter().cycle().all(|f| fresh(f, Limit::Time(Duration::from_secs(600))))
+            let limit = Limit::Time(Duration::from_secs(600));
+            Family::ALL.into_iter().cycle().all(|f| fresh(f, base_of_now(), limit))
         }
         Verb::Run { family, seed, planted, log } => {
             if let Some(filter) = log {
@@ -170,7 +177,7 @@ fn replay(family: Family, seed: u64, fault: Option<Planted>) -> bool {
     }
 }
 
-fn test(family: Family, limit: Limit) -> bool {
+fn test(family: Family, base: u64, limit: Limit) -> bool {
     let started = Instant::now();
     let mut ok = true;
     for (_, seed, why) in REGRESSIONS.iter().filter(|r| r.0 == family) {
@@ -190,7 +197,7 @@ fn test(family: Family, limit: Limit) -> bool {
         }
         seeds => seeds,
     };
-    ok & fresh(family, limit)
+    ok & fresh(family, base, limit)
 }
 
 /// Seeds that a planted fault may take to be found.
@@ -236,11 +243,23 @@ fn find(family: Family, fault: Planted) -> bool {
     }
 }
 
-fn fresh(family: Family, limit: Limit) -> bool {
-    let started = Instant::now();
-    let base =
+/// The first of seeds that nobody has run: 2^24 of them have room before another base's.
+fn base_of_now() -> u64 {
+    let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
-    let base = base >> 8 << 24;
+    now >> 8 << 24
+}
+
+/// FNV-1a: the same on every machine and with every compiler.
+fn base_of(text: &str) -> u64 {
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    hash << 24
+}
+
+fn fresh(family: Family, base: u64, limit: Limit) -> bool {
+    let started = Instant::now();
     let total = Mutex::new(Coverage::default());
     let failures = Mutex::new(Vec::new());
     let ran = in_parallel(limit, |n| {

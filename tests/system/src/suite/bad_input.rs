@@ -231,6 +231,32 @@ pub(super) fn impossible_schemes(fixture: &mut Fixture) -> Verdict {
     Ok(said.join("; "))
 }
 
+/// Drives with room for fewer journals get fewer shards; drives that are too small are refused before one is made.
+pub(super) fn small_drives(fixture: &mut Fixture) -> Verdict {
+    let mut said = Vec::new();
+    for (size, shards) in [("512MiB", 8), ("256MiB", 4)] {
+        let mut server = fixture.new_basalt()?;
+        server.set("BASALT_DRIVE_SIZE", "255MiB");
+        match server.attempt() {
+            Ok(_) => return Err("drives of 255 MiB were accepted".into()),
+            Err(failed) if failed.text.contains("256 MiB") => said.push(last_line(&failed.text)),
+            Err(failed) => return Err(format!("drives of 255 MiB: {failed:?}")),
+        }
+        if server.drives().is_ok_and(|made| !made.is_empty()) {
+            return Err("a start that was refused left drives behind".into());
+        }
+        server.set("BASALT_DRIVE_SIZE", size);
+        server.start()?;
+        let listed = server.cli(&["--output", "json", "fs", "list"])?;
+        server.stop()?;
+        let listed: serde_json::Value = serde_json::from_str(&listed).map_err(|e| e.to_string())?;
+        if listed[0]["shards"] != shards {
+            return Err(format!("drives of {size}: not {shards} shards: {listed}"));
+        }
+    }
+    Ok(said.swap_remove(0))
+}
+
 fn drive(server: &BasaltServer, index: usize) -> Result<PathBuf, String> {
     server.drives()?.get(index).cloned().ok_or_else(|| format!("no drive {index}"))
 }

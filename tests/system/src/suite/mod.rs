@@ -98,6 +98,7 @@ pub const TESTS: &[Test] = &[
     ours("input/drive with a file system", bad_input::drive_with_a_file_system),
     ours("input/too many drives lost", bad_input::too_many_lost),
     ours("input/impossible schemes", bad_input::impossible_schemes),
+    ours("input/small drives", bad_input::small_drives),
 ];
 
 /// A server and a guest, made when a test first asks for them.
