@@ -1,0 +1,60 @@
+//! Passwords and tokens: wiped when dropped, never printed.
+
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// A password or token. It has no `Display` and no serde; `Debug` prints `***`; [`Secret::expose`] is the one way to its text, to
+/// be called where a request is built and nowhere else.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `text` with this secret blotted out: for errors that quote what a BMC answered, since some echo the request.
+    pub fn redact(&self, text: &str) -> String {
+        if self.0.is_empty() { text.to_owned() } else { text.replace(self.0.as_str(), "***") }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Who we are to a BMC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: Secret,
+}
+
+impl Credentials {
+    pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { user: user.into(), password: Secret::new(password) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_never_printed() {
+        let credentials = Credentials::new("root", "hunter2");
+        assert_eq!(format!("{credentials:?}"), "Credentials { user: \"root\", password: *** }");
+        assert_eq!(credentials.password.redact("bad login root:hunter2"), "bad login root:***");
+        assert_eq!(Secret::default().redact("abc"), "abc");
+    }
+}
