@@ -5,6 +5,8 @@ use std::time::Duration;
 
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
 const FIXED_BYTES: usize = 240;
+/// The address of Basalt's boot service; 224 to 254 are for the site (RFC 3942).
+const BOOT_SERVICE: u8 = 224;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
@@ -24,6 +26,8 @@ pub(crate) struct Lease {
     pub(crate) dns: Vec<Ipv4Addr>,
     pub(crate) host_name: Option<String>,
     pub(crate) mtu: Option<u16>,
+    /// Where the boot service is.
+    pub(crate) boot: Option<String>,
     pub(crate) lasts: Duration,
 }
 
@@ -60,7 +64,7 @@ impl Request<'_> {
         }
         option(57, &1500u16.to_be_bytes());
         option(60, b"basalt");
-        option(55, &[1, 3, 6, 12, 26, 51, 54]);
+        option(55, &[1, 3, 6, 12, 26, 51, 54, BOOT_SERVICE]);
         m.push(255);
         // Some relays drop what is shorter than BOOTP's 300 bytes.
         m.resize(m.len().max(300), 0);
@@ -87,6 +91,7 @@ pub(crate) fn decode(m: &[u8], xid: u32, mac: [u8; 6]) -> Option<(Kind, Lease)> 
         dns: Vec::new(),
         host_name: None,
         mtu: None,
+        boot: None,
         lasts: Duration::from_secs(3600),
     };
     let mut options = &m[FIXED_BYTES..];
@@ -97,7 +102,7 @@ pub(crate) fn decode(m: &[u8], xid: u32, mac: [u8; 6]) -> Option<(Kind, Lease)> 
             [code, length, rest @ ..] => {
                 let value = rest.get(..usize::from(*length))?;
                 options = &rest[usize::from(*length)..];
-                match code {
+                match *code {
                     53 => kind = message_kind(*value.first()?),
                     1 => lease.mask = address(value)?,
                     3 => lease.gateway = address(value.get(..4)?),
@@ -109,6 +114,7 @@ pub(crate) fn decode(m: &[u8], xid: u32, mac: [u8; 6]) -> Option<(Kind, Lease)> 
                         lease.lasts = Duration::from_secs(u64::from(seconds.max(60)));
                     }
                     54 => lease.server = address(value)?,
+                    BOOT_SERVICE => lease.boot = url(value),
                     _ => {}
                 }
             }
@@ -133,6 +139,12 @@ fn host_name(bytes: &[u8]) -> Option<String> {
     (!text.is_empty() && text.len() <= 63 && text.bytes().all(fine)).then(|| text.to_owned())
 }
 
+/// Printable, of a length that fits a request; what it means is looked at where it is used.
+fn url(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0');
+    (text.starts_with("http://") && text.bytes().all(|b| b.is_ascii_graphic())).then(|| text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,14 +164,15 @@ mod tests {
     fn an_ack_is_read() {
         let options = [
             53, 1, 5, 0, 1, 4, 255, 255, 0, 0, 3, 4, 10, 0, 0, 1, 6, 8, 1, 1, 1, 1, 2, 2, 2, 2, 12, 2, b'n',
-            b'1', 26, 2, 0x23, 0x28, 51, 4, 0, 0, 2, 0, 54, 4, 10, 0, 0, 2, 255,
+            b'1', 26, 2, 0x23, 0x28, 51, 4, 0, 0, 2, 0, 54, 4, 10, 0, 0, 2, 224, 14, b'h', b't', b't', b'p',
+            b':', b'/', b'/', b'1', b'.', b'1', b'.', b'1', b'.', b'1', 255,
         ];
         let (kind, lease) = decode(&answer(&options), 7, MAC).unwrap();
         assert_eq!(kind, Kind::Ack);
         assert_eq!(lease.mask, Ipv4Addr::new(255, 255, 0, 0));
         assert_eq!(lease.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
         assert_eq!((lease.dns.len(), lease.host_name.as_deref(), lease.mtu), (2, Some("n1"), Some(9000)));
-        assert_eq!(lease.lasts, Duration::from_secs(512));
+        assert_eq!((lease.lasts, lease.boot.as_deref()), (Duration::from_secs(512), Some("http://1.1.1.1")));
     }
 
     #[test]
@@ -177,6 +190,8 @@ mod tests {
         }
         let odd_name = answer(&[53, 1, 2, 12, 3, b'a', b'/', b'b', 255]);
         assert_eq!(decode(&odd_name, 7, MAC).unwrap().1.host_name, None);
+        let odd_url = answer(&[53, 1, 2, 224, 9, b'h', b't', b't', b'p', b':', b'/', b'/', b'\n', b'a', 255]);
+        assert_eq!(decode(&odd_url, 7, MAC).unwrap().1.boot, None);
     }
 
     #[test]

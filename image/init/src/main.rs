@@ -5,16 +5,19 @@
 //! the image, so whatever goes wrong is said on the console, with its cause.
 
 mod block;
+mod boot;
 mod cmdline;
 mod console;
 mod devmapper;
 mod dhcp;
 mod drives;
+mod http;
 mod log;
 mod modules;
 mod net;
 mod node;
 mod power;
+mod programs;
 mod root;
 mod services;
 mod slots;
@@ -36,6 +39,8 @@ fn main() -> ExitCode {
     // Neither stage returns but with an error.
     if let Err(cause) = result {
         console::say(&cause);
+        // It has until the reboot to be told.
+        boot::failed(&cause);
     }
     power::give_up()
 }

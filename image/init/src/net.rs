@@ -73,6 +73,9 @@ fn port(name: &str) {
                 if let Err(e) = apply(name, &lease, current.as_ref()) {
                     say(&format_args!("network {name}: {e}"));
                 }
+                if current.as_ref() != Some(&lease) {
+                    crate::boot::leased(mac, lease.boot.as_deref());
+                }
                 // T1 of RFC 2131: half of the lease.
                 pause = Duration::from_millis(250);
                 std::thread::sleep(lease.lasts / 2);

@@ -5,7 +5,7 @@ use crate::console::say;
 use crate::modules::Modules;
 use crate::supervise::Service;
 use crate::watchdog::Watchdog;
-use crate::{drives, net, power, services, slots, state};
+use crate::{boot, drives, net, power, programs, services, slots, state};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
@@ -13,10 +13,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::fs;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(100);
-/// A slot on trial is blessed when everything has been ready for this long …
+/// A slot on trial is blessed when everything has been ready, and every check has passed, for this long …
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// … and given up when that has not come this long after the start.
 const TRIAL_LIMIT: Duration = Duration::from_secs(180);
@@ -43,6 +44,7 @@ pub(crate) fn run() -> Result<(), String> {
         modules.load(name);
     }
     let mut watchdog = Watchdog::start(&mut modules);
+    boot::start(&cmdline, boot::Running { version: version.clone(), on_disk });
     net::start(cmdline.get("net") != Some("off"));
     state::mount_var(on_disk)?;
     drives::prepare(&cmdline, &mut modules)?;
@@ -61,7 +63,7 @@ pub(crate) fn run() -> Result<(), String> {
     for spec in services::present() {
         services.push(Service::new(spec, environment(&cmdline))?);
     }
-    let ending = supervise(&mut services, &mut signals, &mut watchdog, on_trial.then_some(version.as_str()));
+    let ending = supervise(&mut services, &mut signals, &mut watchdog, &version, on_trial);
     shut_down(&mut services, &mut watchdog);
     let Err(e) = match ending {
         Ending::Reboot => power::restart(),
@@ -141,15 +143,29 @@ fn block_signals() -> Result<SignalFd, String> {
         .map_err(|e| format!("signals: {e}"))
 }
 
-/// Until somebody asks for a reboot or power-off, or a slot on trial (`trial` names its version) is given up.
+/// Whether the version that runs is to stay.
+enum Trial {
+    /// It stays, and the boot service knows.
+    Over,
+    /// Since when.
+    Running(Instant),
+    /// `basalt upgrade bless` looks at it; what it says comes here.
+    Looking(Instant, Receiver<Result<(), String>>),
+}
+
+/// Until somebody asks for a reboot or power-off, or a slot on trial is given up.
 fn supervise(
     services: &mut [Service],
     signals: &mut SignalFd,
     watchdog: &mut Watchdog,
-    trial: Option<&str>,
+    version: &str,
+    on_trial: bool,
 ) -> Ending {
-    let start = Instant::now();
-    let mut trial = trial;
+    let mut trial = if on_trial { Trial::Running(Instant::now()) } else { Trial::Over };
+    if !on_trial {
+        boot::healthy();
+    }
+    let mut was_ready = false;
     loop {
         while let Ok(Some(info)) = signals.read_signal() {
             match Signal::try_from(info.ssi_signo as i32) {
@@ -170,37 +186,46 @@ fn supervise(
             service.tick(now);
         }
         watchdog.feed();
-        if let Some(version) = trial {
-            let ready = services.iter().map(Service::ready_since).collect::<Option<Vec<_>>>();
-            let healthy = ready.is_some_and(|all| all.iter().all(|since| now > *since + HEALTHY_AFTER));
-            if healthy && health_programs_agree() {
-                trial = None;
-                if let Err(e) = slots::bless(version) {
-                    say(&format_args!("this slot is healthy and could not be blessed: {e}"));
-                }
-            } else if now > start + TRIAL_LIMIT {
-                say(&format_args!(
-                    "version {version} is on trial and was not healthy within {} s: rebooting, the boot loader counts",
+        let ready = services.iter().all(|s| s.ready_since().is_some());
+        if ready && !was_ready {
+            boot::ready(version);
+        }
+        was_ready = ready;
+        trial = match trial {
+            Trial::Over => Trial::Over,
+            Trial::Running(since) | Trial::Looking(since, _) if now > since + TRIAL_LIMIT => {
+                let why = format!(
+                    "version {version} is on trial and was not healthy within {} s",
                     TRIAL_LIMIT.as_secs()
-                ));
+                );
+                say(&format_args!("{why}: rebooting, the boot loader counts"));
+                boot::failed(&why);
                 return Ending::Reboot;
             }
-        }
+            Trial::Running(since) if ready => {
+                let (tell, told) = channel();
+                std::thread::spawn(move || {
+                    let left = (since + TRIAL_LIMIT).saturating_duration_since(Instant::now());
+                    let _ = tell.send(slots::bless(HEALTHY_AFTER, left));
+                });
+                Trial::Looking(since, told)
+            }
+            Trial::Looking(since, told) => match told.try_recv() {
+                Ok(Ok(())) => {
+                    say(&format_args!("this slot is healthy: blessed as basalt_{version}.efi"));
+                    boot::healthy();
+                    Trial::Over
+                }
+                Ok(Err(why)) => {
+                    say(&format_args!("this slot could not be blessed: {why}"));
+                    Trial::Running(since)
+                }
+                Err(_) => Trial::Looking(since, told),
+            },
+            other => other,
+        };
         std::thread::sleep(TICK);
     }
-}
-
-/// Programs that a vendor or the agent adds to the gate; each has to end with 0.
-fn health_programs_agree() -> bool {
-    let dir = std::path::Path::new("/usr/lib/basalt/health.d");
-    crate::block::names(dir).into_iter().all(|name| {
-        let status = std::process::Command::new(dir.join(&name)).stdin(std::process::Stdio::null()).status();
-        let fine = status.as_ref().is_ok_and(|s| s.success());
-        if !fine {
-            say(&format_args!("health check {name}: {status:?}"));
-        }
-        fine
-    })
 }
 
 fn reap(services: &mut [Service]) {
@@ -212,7 +237,10 @@ fn reap(services: &mut [Service]) {
             Ok(_) => continue,
         };
         let now = Instant::now();
-        services.iter_mut().any(|s| s.ended(pid, &how, now));
+        if !services.iter_mut().any(|s| s.ended(pid, &how, now)) {
+            // Neither: an orphan that came to process 1.
+            programs::ended(pid, &how);
+        }
     }
 }
 

@@ -1,13 +1,14 @@
-//! The slot that was booted, on the EFI system partition: whether it is on trial, and blessing it.
+//! The slot that was booted, on the EFI system partition: whether it is on trial, and having it blessed.
 //!
 //! Names follow the Boot Loader Specification's boot counting: `basalt_VERSION+LEFT[-DONE].efi` is on trial,
 //! `basalt_VERSION.efi` is blessed. systemd-boot counts down; see docs/operations/image.md.
 
 use crate::block;
-use crate::console::say;
+use crate::programs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 const ESP_LABEL: &str = "basalt-esp";
 const ESP: &str = "/boot";
@@ -21,36 +22,25 @@ fn is_counted(name: &str, version: &str) -> bool {
     number(parts.next()) && parts.next().is_none_or(|p| number(Some(p))) && parts.next().is_none()
 }
 
-fn with_esp<T>(look: impl FnOnce(&Path) -> std::io::Result<T>) -> Result<T, String> {
-    let partition = block::partitions(ESP_LABEL).into_iter().next().ok_or("no partition named basalt-esp")?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some(&partition.device()), ESP, Some("vfat"), flags, Some("umask=0077,errors=remount-ro"))
-        .map_err(|e| format!("{} does not mount: {e}", partition.device().display()))?;
-    let result = look(&Path::new(ESP).join("EFI/Linux")).map_err(|e| format!("EFI/Linux: {e}"));
-    umount2(ESP, MntFlags::empty()).map_err(|e| format!("unmounting {ESP}: {e}"))?;
-    result
-}
-
-fn counted_names(dir: &Path, version: &str) -> Vec<String> {
-    block::names(dir).into_iter().filter(|n| is_counted(n, version)).collect()
-}
-
 /// True if the running version still has to show that it is healthy.
 pub(crate) fn on_trial(version: &str) -> Result<bool, String> {
-    with_esp(|dir| Ok(!counted_names(dir, version).is_empty()))
+    let partition = block::partitions(ESP_LABEL).into_iter().next().ok_or("no partition named basalt-esp")?;
+    // Only looked at: what writes here is `basalt upgrade`, in an order that a power cut cannot break.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    mount(Some(&partition.device()), ESP, Some("vfat"), flags, Some("umask=0077"))
+        .map_err(|e| format!("{} does not mount: {e}", partition.device().display()))?;
+    let names = block::names(&Path::new(ESP).join("EFI/Linux"));
+    umount2(ESP, MntFlags::empty()).map_err(|e| format!("unmounting {ESP}: {e}"))?;
+    Ok(names.iter().any(|n| is_counted(n, version)))
 }
 
-/// Takes the counter off the running version's name: it is the one to boot from now on.
-pub(crate) fn bless(version: &str) -> Result<(), String> {
-    with_esp(|dir| {
-        for name in counted_names(dir, version) {
-            fs::rename(dir.join(&name), dir.join(format!("basalt_{version}.efi")))?;
-            // FAT has no journal: the rename is in the directory's block, which has to be out before we say so.
-            File::open(dir)?.sync_all()?;
-            say(&format_args!("slot {name} is healthy: blessed as basalt_{version}.efi"));
-        }
-        Ok(())
-    })
+/// Keeps the running version from now on, if the data plane answers and takes writes and every health program agrees.
+pub(crate) fn bless(settle: Duration, limit: Duration) -> Result<(), String> {
+    let seconds = |d: Duration| d.as_secs().to_string();
+    let mut command = Command::new("/usr/bin/basalt");
+    command.args(["upgrade", "bless", "--settle", &seconds(settle), "--timeout", &seconds(limit)]);
+    command.env_clear().env("PATH", "/usr/bin:/usr/sbin").env("BASALT_DIR", "/var/lib/basalt");
+    programs::run(&mut command).map(|_| ())
 }
 
 #[cfg(test)]

@@ -201,11 +201,14 @@ impl Service {
             "{} ended ({how}); next start in {:?}. Its last words:",
             self.spec.name, self.back_off
         ));
+        let mut last = String::new();
         if let Ok(mut words) = self.last_words.lock() {
             for line in words.drain(..) {
                 say(&format_args!("    {line}"));
+                last = line;
             }
         }
+        crate::boot::failed(&format!("{} ended ({how}): {last}", self.spec.name));
         self.wait(now);
         true
     }

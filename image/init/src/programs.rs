@@ -1,0 +1,99 @@
+//! Programs that run to their end while the node serves. Init reaps every process in one place, so whoever waits for one is
+//! told from there.
+
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+/// Processes that somebody waits for; how each ended, once it has.
+static RUNNING: Mutex<BTreeMap<i32, Option<Ended>>> = Mutex::new(BTreeMap::new());
+static CHANGED: Condvar = Condvar::new();
+/// The last of what a program says is kept.
+const MOST_WORDS_BYTES: usize = 2048;
+
+type Ended = Result<(), String>;
+
+fn running() -> MutexGuard<'static, BTreeMap<i32, Option<Ended>>> {
+    RUNNING.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Runs a program and returns what it said on standard output; the error has its last words.
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = {
+        // Held, so that it cannot end before it is known here.
+        let mut running = running();
+        let child = command.spawn().map_err(|e| format!("{program}: {e}"))?;
+        running.insert(child.id() as i32, None);
+        child
+    };
+    let pid = child.id() as i32;
+    let errors = child.stderr.take().map(|e| std::thread::spawn(move || last_words(e)));
+    let output = child.stdout.take().map(last_words).unwrap_or_default();
+    let errors = errors.and_then(|e| e.join().ok()).unwrap_or_default();
+    let mut running = running();
+    loop {
+        if let Some(ended) = running.get_mut(&pid).and_then(Option::take) {
+            running.remove(&pid);
+            return ended.map(|()| output).map_err(|how| format!("{} ({how})", errors.trim()));
+        }
+        running = CHANGED.wait(running).unwrap_or_else(|e| e.into_inner());
+    }
+}
+
+/// A process ended; true if somebody here waits for it.
+pub(crate) fn ended(pid: Pid, how: &str) -> bool {
+    let mut running = running();
+    let Some(entry) = running.get_mut(&pid.as_raw()) else { return false };
+    *entry = Some(if how == "exit code 0" { Ok(()) } else { Err(how.to_owned()) });
+    CHANGED.notify_all();
+    true
+}
+
+fn last_words(mut source: impl Read) -> String {
+    let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = source.read(&mut buffer) {
+        kept.extend(&buffer[..length]);
+        let excess = kept.len().saturating_sub(MOST_WORDS_BYTES);
+        kept.drain(..excess);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    /// Reaps as init does, but only what this test started.
+    fn reap(name: &'static str) {
+        std::thread::spawn(move || {
+            loop {
+                let pid =
+                    running().iter().find(|(_, ended)| ended.is_none()).map(|(pid, _)| Pid::from_raw(*pid));
+                if let Some(pid) = pid
+                    && let Ok(WaitStatus::Exited(pid, code)) = waitpid(pid, None)
+                {
+                    assert!(ended(pid, &format!("exit code {code}")), "{name}");
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        });
+    }
+
+    #[test]
+    fn output_or_last_words() {
+        reap("good");
+        assert_eq!(run(Command::new("/bin/sh").args(["-c", "echo fine"])).as_deref(), Ok("fine\n"));
+        reap("bad");
+        let why = run(Command::new("/bin/sh").args(["-c", "echo no room >&2; exit 16"])).unwrap_err();
+        assert_eq!(why, "no room (exit code 16)");
+        assert!(run(&mut Command::new("/no/such")).unwrap_err().starts_with("/no/such: "));
+        assert!(!ended(Pid::from_raw(1), "exit code 0"));
+        assert!(running().is_empty());
+    }
+}
