@@ -37,9 +37,7 @@ if [ "$(cat "$WORK/debs.made" 2>/dev/null)" != "$wanted" ]; then
         # Only what is wanted now stays; what is there already is not fetched again.
         apt-get download -qq --print-uris $packages | sed -E "s/^[^ ]+ ([^ ]+) .*/\1/" | sort >/tmp/files
         for deb in *.deb; do grep -qxF "$deb" /tmp/files || rm -f "$deb"; done
-        for name in $packages; do
-            file=$(apt-get download -qq --print-uris "$name" | sed -E "s/^[^ ]+ ([^ ]+) .*/\1/")
-            [ -e "$file" ] || apt-get download -qq -o APT::Sandbox::User=root "$name"
-        done' - "$root" "$never" "$kernel"
+        missing=$(while read -r file; do [ -e "$file" ] || echo "${file%%_*}"; done </tmp/files)
+        [ -z "$missing" ] || apt-get download -qq -o APT::Sandbox::User=root $missing' - "$root" "$never" "$kernel"
     echo "$wanted" >"$WORK/debs.made"
 fi

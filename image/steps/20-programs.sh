@@ -18,3 +18,5 @@ fi
 for name in basalt-dataplane basalt basalt-init; do
     [ -x "$PROGRAMS/$name" ] || { echo "$PROGRAMS/$name is missing" >&2; exit 1; }
 done
+# In the initrd there is no C library.
+! readelf -l "$PROGRAMS/basalt-init" | grep -q INTERP || { echo "$PROGRAMS/basalt-init is not static (-C target-feature=+crt-static)" >&2; exit 1; }

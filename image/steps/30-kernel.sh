@@ -1,10 +1,4 @@
 # Kernel, the modules that a storage server needs, and the firmware they ask for.
-say "kernel, modules, firmware"
-rm -rf "$WORK/kernel" "$WORK/firmware" "$WORK/modules" && mkdir -p "$WORK/kernel" "$WORK/firmware" "$WORK/modules"
-# The package is taken apart: installing it would pull an initramfs generator.
-dpkg-deb -x "$WORK"/debs/linux-image-*.deb "$WORK/kernel"
-for deb in "$WORK"/debs/firmware-*.deb; do dpkg-deb -x "$deb" "$WORK/firmware"; done
-KERNEL=$(basename "$WORK"/kernel/usr/lib/modules/*)
 
 # $1: list of names; $2: where the chosen modules go, uncompressed (root and initrd are compressed as a whole).
 choose_modules() {
@@ -27,6 +21,20 @@ choose_modules() {
         rm -f "$to/lib/modules/$kernel/"*.bin "$to/lib/modules/$kernel/modules."{order,builtin,builtin.modinfo,symbols,devname,softdep,weakdep}' \
         - "$KERNEL" "$2"
 }
-choose_modules modules-root.list /work/modules/root
-choose_modules modules-initrd.list /work/modules/initrd
-in_builder bash -euo pipefail -c 'find /work/modules/root -name "*.ko" -exec modinfo -F firmware {} + | sort -u' >"$WORK/wanted-firmware"
+
+# It depends on packages and lists alone, so it is the same for every version.
+inputs=$(cat steps/30-kernel.sh modules-root.list modules-initrd.list && ls "$WORK/debs")
+wanted=$(sha256sum <<<"$inputs")
+if [ "$(cat "$WORK/kernel.made" 2>/dev/null)" != "$wanted" ]; then
+    say "kernel, modules, firmware"
+    rm -rf "$WORK/kernel" "$WORK/firmware" "$WORK/modules" && mkdir -p "$WORK/kernel" "$WORK/firmware" "$WORK/modules"
+    # The package is taken apart: installing it would pull an initramfs generator.
+    dpkg-deb -x "$WORK"/debs/linux-image-*.deb "$WORK/kernel"
+    for deb in "$WORK"/debs/firmware-*.deb; do dpkg-deb -x "$deb" "$WORK/firmware"; done
+    KERNEL=$(basename "$WORK"/kernel/usr/lib/modules/*)
+    choose_modules modules-root.list /work/modules/root
+    choose_modules modules-initrd.list /work/modules/initrd
+    in_builder bash -euo pipefail -c 'find /work/modules/root -name "*.ko" -exec modinfo -F firmware {} + | sort -u' >"$WORK/wanted-firmware"
+    echo "$wanted" >"$WORK/kernel.made"
+fi
+KERNEL=$(basename "$WORK"/kernel/usr/lib/modules/*)

@@ -6,9 +6,10 @@ use crate::console::say;
 use crate::modules::Modules;
 use crate::services::{BASALT_GID, BASALT_UID};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const DIR: &str = "/var/lib/basalt";
 /// A file that begins with this is init's to write anew; without the line it is the operator's and stays.
@@ -21,7 +22,7 @@ pub(crate) fn prepare(cmdline: &Cmdline, modules: &mut Modules) -> Result<(), St
     hugepages(cmdline.number("hugepages").unwrap_or(0));
     let drives: Vec<String> = match cmdline.get("drives").unwrap_or("auto") {
         "none" => Vec::new(),
-        "auto" if cmdline.get("nvme") == Some("vfio") => {
+        "auto" if cmdline.get("nvme") != Some("kernel") => {
             let mut drives = bind_vfio(modules);
             drives.extend(kernel_disks());
             drives
@@ -90,16 +91,24 @@ fn hugepages(pages: u64) {
     }
 }
 
-/// Takes every NVMe controller without partitions from the kernel's driver and gives it to vfio-pci.
+/// Takes every NVMe controller without partitions from the kernel's driver and gives it to vfio-pci. One that is in no IOMMU
+/// group, which includes every one of a machine without an IOMMU, stays: in user space it could write anywhere in memory.
 fn bind_vfio(modules: &mut Modules) -> Vec<String> {
     modules.load("vfio_iommu_type1");
     modules.load("vfio-pci");
     let devices = Path::new("/sys/bus/pci/devices");
+    let is_nvme = |address: &String| {
+        let class = fs::read_to_string(devices.join(address).join("class")).unwrap_or_default();
+        class.trim() == NVME_CLASS
+    };
     let mut drives = Vec::new();
-    for address in block::names(devices) {
+    for address in block::names(devices).into_iter().filter(is_nvme) {
         let dir = devices.join(&address);
-        let class = fs::read_to_string(dir.join("class")).unwrap_or_default();
-        if class.trim() != NVME_CLASS || holds_partitions(&dir) {
+        if !dir.join("iommu_group").exists() {
+            say(&format_args!("NVMe {address} is in no IOMMU group: it stays with the kernel's driver"));
+            continue;
+        }
+        if holds_partitions(&dir) {
             continue;
         }
         match bind(&dir, &address) {
@@ -110,20 +119,36 @@ fn bind_vfio(modules: &mut Modules) -> Vec<String> {
     drives
 }
 
+/// What has a partition table is not ours to take. The drive itself is asked: the kernel may not have read it yet.
 fn holds_partitions(pci: &Path) -> bool {
-    let controllers = block::names(&pci.join("nvme"));
-    let namespaces = controllers.iter().flat_map(|c| {
-        let dir = pci.join("nvme").join(c);
-        block::names(&dir).into_iter().filter(|n| n.starts_with("nvme")).map(move |n| dir.join(n))
-    });
-    namespaces.into_iter().any(|ns| block::names(&ns).iter().any(|n| ns.join(n).join("partition").exists()))
+    let namespaces = || {
+        let controllers = block::names(&pci.join("nvme"));
+        let blocks = controllers.iter().flat_map(|c| {
+            let names = block::names(&pci.join("nvme").join(c));
+            names.into_iter().filter(|n| n.starts_with("nvme") && Path::new("/dev").join(n).exists())
+        });
+        Some(blocks.collect::<Vec<_>>()).filter(|found| !found.is_empty())
+    };
+    // A controller without a namespace costs this once at each start.
+    let found = block::wait_for(Duration::from_secs(5), namespaces).unwrap_or_default();
+    found.iter().any(|name| has_table(&Path::new("/dev").join(name)).unwrap_or(true))
+}
+
+/// A GPT at block 1 of either block size, or an MBR with an entry.
+fn has_table(device: &Path) -> std::io::Result<bool> {
+    let mut start = [0; 8192];
+    fs::File::open(device)?.read_exact(&mut start)?;
+    Ok(is_table(&start))
+}
+
+fn is_table(start: &[u8; 8192]) -> bool {
+    let gpt = [512, 4096].into_iter().any(|at| start[at..].starts_with(b"EFI PART"));
+    let mbr = start[510..512] == [0x55, 0xaa] && start[446..510].iter().any(|b| *b != 0);
+    gpt || mbr
 }
 
 fn bind(pci: &Path, address: &str) -> Result<(), String> {
-    let group = fs::read_link(pci.join("iommu_group")).map_err(|_| {
-        "it is in no IOMMU group; switch the IOMMU on in the firmware, and intel_iommu=on or amd_iommu=on"
-            .to_owned()
-    })?;
+    let group = fs::read_link(pci.join("iommu_group")).map_err(|e| format!("its IOMMU group: {e}"))?;
     let write =
         |path: PathBuf, text: &str| fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()));
     write(pci.join("driver_override"), "vfio-pci")?;
@@ -140,6 +165,21 @@ fn bind(pci: &Path, address: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn partition_tables_are_seen() {
+        let mut start = [0; 8192];
+        assert!(!super::is_table(&start));
+        start[510..512].copy_from_slice(&[0x55, 0xaa]);
+        assert!(!super::is_table(&start), "a boot sector without partitions");
+        start[450] = 0xee;
+        assert!(super::is_table(&start));
+        for at in [512, 4096] {
+            let mut start = [0; 8192];
+            start[at..at + 8].copy_from_slice(b"EFI PART");
+            assert!(super::is_table(&start));
+        }
+    }
+
     #[test]
     fn settings_are_valid_for_no_drive_and_for_some() {
         assert!(super::settings(&[]).ends_with("drives = []\n\n[first_start]\ncreate = false\n"));

@@ -14,6 +14,7 @@ use std::time::Duration;
 type Case = fn(&Image, &Scratch) -> Result<String, String>;
 
 pub(crate) const ALL: &[(&str, Case)] = &[
+    ("short/boot and upgrade", upgrade::boot_and_upgrade),
     ("size", size),
     ("boot/kernel", boot_kernel),
     ("boot/disk with Secure Boot", boot_disk),

@@ -32,3 +32,14 @@ pub(crate) fn secure_boot(machine: Machine, image: &Image, scratch: &Scratch) ->
         ])
         .args(["-drive".to_owned(), format!("if=pflash,unit=1,format=raw,file={}", variables.display())]))
 }
+
+/// Firmware without Secure Boot: less to emulate, and nothing to enrol.
+pub(crate) fn plain(machine: Machine, image: &Image, scratch: &Scratch) -> Result<Machine, String> {
+    let variables = scratch.dir.join("variables.fd");
+    std::fs::copy(image.builder("usr/share/OVMF/OVMF_VARS_4M.fd"), &variables).map_err(|e| e.to_string())?;
+    let code = image.builder("usr/share/OVMF/OVMF_CODE_4M.fd");
+    let flash = |unit: u32, file: &std::path::Path, how: &str| {
+        ["-drive".to_owned(), format!("if=pflash,unit={unit},format=raw{how},file={}", file.display())]
+    };
+    Ok(machine.args(["-machine", "q35"]).args(flash(0, &code, ",readonly=on")).args(flash(1, &variables, "")))
+}

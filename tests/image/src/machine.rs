@@ -68,6 +68,12 @@ impl Machine {
         .args(["-device", "virtio-net-pci,netdev=n,romfile="])
     }
 
+    /// The port of [`crate::lan::Lan`], with this address. Without a boot ROM: the disk boots.
+    pub(crate) fn tap(self, mac: &str) -> Machine {
+        self.args(["-netdev".to_owned(), "tap,id=n,ifname=tap0,script=no,downscript=no".to_owned()])
+            .args(["-device".to_owned(), format!("virtio-net-pci,netdev=n,romfile=,mac={mac}")])
+    }
+
     pub(crate) fn start(mut self, scratch: &Scratch) -> Result<Running, String> {
         let mut child = self
             .command
@@ -131,11 +137,51 @@ impl Running {
         }
     }
 
+    /// Waits until `line` has been said `times` times.
+    pub(crate) fn expect_times(
+        &mut self,
+        line: &str,
+        times: usize,
+        unwanted: &[&str],
+        limit: Duration,
+    ) -> Result<(), String> {
+        let start = Instant::now();
+        loop {
+            let console = self.console();
+            if console.matches(line).count() >= times {
+                return Ok(());
+            }
+            if let Some(wrong) = unwanted.iter().find(|u| console.contains(**u)) {
+                return Err(format!(
+                    "the console says {wrong:?}, wanted {line:?}; see {}",
+                    self.log.display()
+                ));
+            }
+            if start.elapsed() > limit || self.child.try_wait().ok().flatten().is_some() {
+                return Err(format!("{line:?} was not said {times} times; see {}", self.log.display()));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The address that the node got last.
+    pub(crate) fn address(&self) -> Result<String, String> {
+        let console = self.console();
+        let line = console
+            .lines()
+            .rev()
+            .find(|l| l.contains("basalt: [") && l.contains(" network "))
+            .ok_or("no address")?;
+        let address = line.rsplit_once(": ").and_then(|(_, t)| t.split('/').next());
+        address.map(str::to_owned).ok_or_else(|| format!("no address in {line:?}"))
+    }
+
     /// Guest seconds from kernel start to the ready line, as init says them.
     pub(crate) fn ready_s(&mut self, limit: Duration) -> Result<f64, String> {
         self.expect(&["ready line printed"], &["refused:", "cannot go on", "Kernel panic"], limit)?;
         let console = self.console();
-        let line = console.lines().find(|l| l.contains("ready line printed")).ok_or("no time")?;
+        // Of the last boot.
+        let line = console.lines().rev().find(|l| l.contains("ready line printed")).ok_or("no time")?;
         if !console.lines().any(|l| l.trim_start().starts_with("ready pid=")) {
             return Err("no ready line on the console".to_owned());
         }
@@ -151,21 +197,23 @@ impl Drop for Running {
     }
 }
 
-/// A NULL call of NFS version 4 (RFC 5531): an accepted, successful reply means that the server serves.
+/// See [`nfs_replies`].
 pub(crate) fn nfs_answers(address: &str) -> Result<(), String> {
+    let stream = TcpStream::connect(address).map_err(|e| format!("NFS at {address}: {e}"))?;
+    nfs_replies(stream).map_err(|e| format!("NFS at {address}: {e}"))
+}
+
+/// A NULL call of NFS version 4 (RFC 5531): an accepted, successful reply means that the server serves.
+pub(crate) fn nfs_replies(mut stream: TcpStream) -> Result<(), String> {
     let words: [u32; 10] = [0x6261_7361, 0, 2, 100_003, 4, 0, 0, 0, 0, 0];
     let mut call = (0x8000_0000u32 | 40).to_be_bytes().to_vec();
     call.extend(words.iter().flat_map(|w| w.to_be_bytes()));
-    let mut stream = TcpStream::connect(address).map_err(|e| format!("NFS at {address}: {e}"))?;
     let limit = Some(Duration::from_secs(20));
     stream.set_read_timeout(limit).map_err(|e| e.to_string())?;
     let mut reply = [0; 28];
-    stream
-        .write_all(&call)
-        .and_then(|()| stream.read_exact(&mut reply))
-        .map_err(|e| format!("NFS at {address}: {e}"))?;
+    stream.write_all(&call).and_then(|()| stream.read_exact(&mut reply)).map_err(|e| e.to_string())?;
     let _ = stream.shutdown(Shutdown::Both);
     // Same xid, a reply, accepted, empty verifier, success.
     let wanted: Vec<u8> = [0x6261_7361u32, 1, 0, 0, 0, 0].iter().flat_map(|w| w.to_be_bytes()).collect();
-    if reply[4..] == wanted[..] { Ok(()) } else { Err(format!("NFS at {address} answers {reply:?}")) }
+    if reply[4..] == wanted[..] { Ok(()) } else { Err(format!("answers {reply:?}")) }
 }

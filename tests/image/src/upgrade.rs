@@ -1,8 +1,9 @@
 //! Field upgrade: a version that cannot run falls back by itself, the same one mended is kept, and the data stays.
 
 use crate::disk::Disk;
-use crate::firmware::secure_boot;
-use crate::machine::{Machine, nfs_answers};
+use crate::firmware::{plain, secure_boot};
+use crate::lan::BootService;
+use crate::machine::{Machine, nfs_answers, nfs_replies};
 use crate::work::{Image, Scratch, run};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,27 +31,83 @@ fn install(image: &Image, disk: &Path, bundle: &Path) -> Result<String, String> 
     run(&mut command)
 }
 
-pub(crate) fn broken_then_good(image: &Image, scratch: &Scratch) -> Result<String, String> {
-    let next = Image::open(&image.dir.join("next"))?;
+/// The next version as one signed file; what the old one carries as key is put beside the test keys.
+pub(crate) fn make_bundle(image: &Image, next: &Image, to: &Path) -> Result<(), String> {
     let keys = image.dir.join("test-keys/public");
     std::fs::create_dir_all(&keys).map_err(|e| e.to_string())?;
     std::fs::copy(image.key("manifest.pub"), keys.join("manifest.pem")).map_err(|e| e.to_string())?;
-    let bundle = scratch.dir.join("bundle");
     let mut make = basalt(image);
     make.args(["upgrade", "bundle", "--image"])
         .arg(next.dir.join("out"))
         .arg("--sign")
         .arg(image.key("manifest.key"));
-    run(make.arg("--out").arg(&bundle))?;
+    run(make.arg("--out").arg(to)).map(|_| ())
+}
+
+const MAC: &str = "52:54:00:ba:5a:17";
+
+/// `make test`'s: the disk boots, is blessed, learns from the boot service that the next version was decided for it,
+/// fetches and installs it by itself, reboots, and is blessed again with its pool there.
+pub(crate) fn boot_and_upgrade(image: &Image, scratch: &Scratch) -> Result<String, String> {
+    let next = Image::open(&image.dir.join("next"))?;
+    let served = scratch.dir.join("served");
+    std::fs::create_dir_all(&served).map_err(|e| e.to_string())?;
+    for (version, suffix) in [(image, "-netboot.efi"), (&next, "-netboot.efi")] {
+        let file = version.output(suffix);
+        std::os::unix::fs::symlink(&file, served.join(file.file_name().ok_or("no name")?))
+            .map_err(|e| e.to_string())?;
+    }
+    make_bundle(image, &next, &served.join(format!("basalt_{}.bundle", next.version)))?;
+    let service = BootService::start(image, scratch, &served)?;
+    service.decide(MAC, "install", &next.version)?;
+
+    let disk = Disk::copy(image, scratch)?;
+    let drives = [scratch.drive("d0")?, scratch.drive("d1")?, scratch.drive("d2")?];
+    let machine = plain(Machine::new(1024, Some(&service.lan.netns)), image, scratch)?.boot_disk(&disk.path);
+    let mut node = drives.iter().fold(machine, |m, d| m.virtio(d)).tap(MAC).start(scratch)?;
+    let first = node.ready_s(ONE_BOOT)?;
+    let wrong = ["Kernel panic", "could not be blessed", "upgrade to the", "cannot go on", "refused:"];
+    node.expect(&[&blessed(image)], &wrong, ONE_BOOT)?;
+    node.expect(&["is written: rebooting to try it"], &wrong, ONE_BOOT)?;
+    node.expect(&[&format!("Basalt {},", next.version)], &wrong, ONE_BOOT)?;
+    node.expect_times("ready line printed", 2, &wrong, ONE_BOOT)?;
+    let second = node.ready_s(ONE_BOOT)?;
+    nfs_replies(service.lan.connect(&node.address()?, 20490)?)?;
+    node.expect(&[&blessed(&next)], &wrong, ONE_BOOT)?;
+    drop(node);
+    service.went_through(
+        MAC,
+        &["leased", "plan", "ready", "installing", "fetched", "installed", "plan", "ready"],
+    )?;
+    both_blessed(&disk, image, &next)?;
+    Ok(format!(
+        "ready after {first:.1} guest seconds; upgraded itself, ready after {second:.1}, both slots blessed"
+    ))
+}
+
+fn blessed(image: &Image) -> String {
+    format!("blessed as basalt_{}.efi", image.version)
+}
+
+fn both_blessed(disk: &Disk, image: &Image, next: &Image) -> Result<(), String> {
+    let names = disk.slot_names(image)?;
+    if ![image, next].iter().all(|i| names.contains(&format!("basalt_{}.efi", i.version))) {
+        return Err(format!("the ESP holds {names:?}, wanted both versions blessed"));
+    }
+    Ok(())
+}
+
+pub(crate) fn broken_then_good(image: &Image, scratch: &Scratch) -> Result<String, String> {
+    let next = Image::open(&image.dir.join("next"))?;
+    let bundle = scratch.dir.join("bundle");
+    make_bundle(image, &next, &bundle)?;
 
     let disk = Disk::copy(image, scratch)?;
     let drives = [scratch.drive("d0")?, scratch.drive("d1")?, scratch.drive("d2")?];
     let (old, new) = (format!("Basalt {},", image.version), format!("Basalt {},", next.version));
-    let blessed = |version: &str| format!("blessed as basalt_{version}.efi");
 
     let mut node = machine(image, scratch, &disk, &drives)?.one_boot().start(scratch)?;
-    node.expect(&[&blessed(&image.version)], &["refused:"], ONE_BOOT)
-        .map_err(|e| format!("first boot: {e}"))?;
+    node.expect(&[&blessed(image)], &["refused:"], ONE_BOOT).map_err(|e| format!("first boot: {e}"))?;
     drop(node);
 
     install(image, &disk.path, &bundle)?;
@@ -72,12 +129,9 @@ pub(crate) fn broken_then_good(image: &Image, scratch: &Scratch) -> Result<Strin
     let seconds = node.ready_s(ONE_BOOT)?;
     node.expect(&["export=/data"], &[], Duration::from_secs(1))?;
     nfs_answers(&format!("127.0.0.1:{PORT}"))?;
-    node.expect(&[&blessed(&next.version)], &["could not be blessed"], ONE_BOOT)?;
+    node.expect(&[&blessed(&next)], &["could not be blessed"], ONE_BOOT)?;
     drop(node);
-    let names = disk.slot_names(image)?;
-    if ![&image.version, &next.version].iter().all(|v| names.contains(&format!("basalt_{v}.efi"))) {
-        return Err(format!("the ESP holds {names:?}, wanted both versions blessed"));
-    }
+    both_blessed(&disk, image, &next)?;
     Ok(format!(
         "{panics} panics, back by itself; mended: ready after {seconds:.1} guest seconds, blessed, pool there"
     ))
