@@ -12,7 +12,7 @@ BIN := $(TARGET)/release
 # Link with mold where it is there: half the time of a rebuild on two cores is linking.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= $(shell command -v mold >/dev/null && echo "-C link-arg=-fuse-ld=mold")
 
-.PHONY: help run build test lint unit sim system fabric bench test-all soak audit clean image image-test nvme-test
+.PHONY: help run build test lint unit sim system fabric bench test-all soak audit clean image image-short image-test nvme-test
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,9 +74,15 @@ image: ## the appliance image, from Debian packages; as root, output in target/i
 	@tests/setup image
 	image/build $(TARGET)/image
 
+image-short: ## boots the image and upgrades it once, of the programs of `make build`; as root
+	@tests/setup image-short
+	@if [ "$$(id -u)" = 0 ]; then image/short $(TARGET)/image $(BIN) && $(BIN)/basalt-image-tests --image $(TARGET)/image short; \
+	else echo "image: left out, since making it needs root"; fi
+
 image-test: ## boots the image in QEMU, every way, and sees wrong images refused; after `make image`
 	@tests/setup image-test $(TARGET)/image
 	$(CARGO) build --release --quiet -p basalt-image-tests
+	image/broken $(TARGET)/image
 	BASALT_VERSION=0.99.0 BASALT_PROGRAMS=$(abspath $(TARGET))/image/programs image/variant $(TARGET)/image $(TARGET)/image/next
 	$(BIN)/basalt-image-tests --image $(TARGET)/image
 	image/reproducible $(TARGET)/image

@@ -88,6 +88,8 @@ pub(crate) fn healthy() {
 struct Plan {
     action: String,
     version: Option<[u32; 3]>,
+    /// The version was named in the decision, and is not just the newest there is.
+    pinned: bool,
     bundle: Option<String>,
 }
 
@@ -97,6 +99,7 @@ impl Plan {
         Some(Plan {
             action: plan["action"].as_str()?.to_owned(),
             version: plan["version"].as_str().and_then(version),
+            pinned: plan["pinned"] == true,
             bundle: plan["files"]["bundle"].as_str().map(str::to_owned),
         })
     }
@@ -104,7 +107,9 @@ impl Plan {
     /// Where the newer version is that this node was decided to run, if it is to run a newer one.
     fn upgrade(&self, running: &str) -> Option<(&str, [u32; 3])> {
         let (wanted, running) = (self.version?, version(running)?);
-        (self.action == "install" && wanted > running).then_some((self.bundle.as_deref()?, wanted))
+        // `local` alone is "boot what you have"; with a version it is "and have that one".
+        let decided = self.action == "install" || self.action == "local" && self.pinned;
+        (decided && wanted > running).then_some((self.bundle.as_deref()?, wanted))
     }
 }
 
@@ -361,6 +366,10 @@ mod tests {
         assert_eq!((plan.upgrade("1.10.0"), plan.upgrade("2.0.0"), plan.upgrade("x")), (None, None, None));
         let diskless = Plan::parse(&ANSWER.replace("install", "diskless")).unwrap();
         assert_eq!(diskless.upgrade("1.9.0"), None);
+        let local = ANSWER.replace("install", "local");
+        assert_eq!(Plan::parse(&local).unwrap().upgrade("1.9.0"), None);
+        let pinned = Plan::parse(&local.replacen('{', "{\"pinned\":true,", 1)).unwrap();
+        assert_eq!(pinned.upgrade("1.9.0").unwrap().1, [1, 10, 0]);
         assert_eq!(Plan::parse("quarantine: nothing was decided"), None);
         let bare = Plan::parse(r#"{"action":"install","version":null,"files":null}"#).unwrap();
         assert_eq!(bare.upgrade("1.9.0"), None);

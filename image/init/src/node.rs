@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(100);
 /// A slot on trial is blessed when everything has been ready, and every check has passed, for this long …
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
-/// … and given up when that has not come this long after the start.
+/// … and given up when that has not come this long after the start, unless `basalt.trial=` says otherwise.
 const TRIAL_LIMIT: Duration = Duration::from_secs(180);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,9 @@ pub(crate) fn run() -> Result<(), String> {
     for spec in services::present() {
         services.push(Service::new(spec, environment(&cmdline))?);
     }
-    let ending = supervise(&mut services, &mut signals, &mut watchdog, &version, on_trial);
+    let limit = cmdline.number("trial").map_or(TRIAL_LIMIT, |s| Duration::from_secs(s.clamp(10, 3600)));
+    let trial = on_trial.then_some(limit);
+    let ending = supervise(&mut services, &mut signals, &mut watchdog, &version, trial);
     shut_down(&mut services, &mut watchdog);
     let Err(e) = match ending {
         Ending::Reboot => power::restart(),
@@ -159,10 +161,11 @@ fn supervise(
     signals: &mut SignalFd,
     watchdog: &mut Watchdog,
     version: &str,
-    on_trial: bool,
+    on_trial: Option<Duration>,
 ) -> Ending {
-    let mut trial = if on_trial { Trial::Running(Instant::now()) } else { Trial::Over };
-    if !on_trial {
+    let limit = on_trial.unwrap_or(TRIAL_LIMIT);
+    let mut trial = on_trial.map_or(Trial::Over, |_| Trial::Running(Instant::now()));
+    if on_trial.is_none() {
         boot::healthy();
     }
     let mut was_ready = false;
@@ -193,11 +196,9 @@ fn supervise(
         was_ready = ready;
         trial = match trial {
             Trial::Over => Trial::Over,
-            Trial::Running(since) | Trial::Looking(since, _) if now > since + TRIAL_LIMIT => {
-                let why = format!(
-                    "version {version} is on trial and was not healthy within {} s",
-                    TRIAL_LIMIT.as_secs()
-                );
+            Trial::Running(since) | Trial::Looking(since, _) if now > since + limit => {
+                let why =
+                    format!("version {version} is on trial and was not healthy within {} s", limit.as_secs());
                 say(&format_args!("{why}: rebooting, the boot loader counts"));
                 boot::failed(&why);
                 return Ending::Reboot;
@@ -205,7 +206,7 @@ fn supervise(
             Trial::Running(since) if ready => {
                 let (tell, told) = channel();
                 std::thread::spawn(move || {
-                    let left = (since + TRIAL_LIMIT).saturating_duration_since(Instant::now());
+                    let left = (since + limit).saturating_duration_since(Instant::now());
                     let _ = tell.send(slots::bless(HEALTHY_AFTER, left));
                 });
                 Trial::Looking(since, told)

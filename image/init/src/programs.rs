@@ -26,7 +26,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let mut child = {
         // Held, so that it cannot end before it is known here.
         let mut running = running();
-        let child = command.spawn().map_err(|e| format!("{program}: {e}"))?;
+        let child = crate::sys::unblock_signals(command).spawn().map_err(|e| format!("{program}: {e}"))?;
         running.insert(child.id() as i32, None);
         child
     };
@@ -92,6 +92,13 @@ mod tests {
         reap("bad");
         let why = run(Command::new("/bin/sh").args(["-c", "echo no room >&2; exit 16"])).unwrap_err();
         assert_eq!(why, "no room (exit code 16)");
+        // A child hears the signals that init blocks.
+        let mut blocked = nix::sys::signal::SigSet::empty();
+        blocked.add(nix::sys::signal::Signal::SIGTERM);
+        blocked.thread_block().unwrap();
+        reap("masked");
+        let mask = run(Command::new("/bin/sh").args(["-c", "grep SigBlk /proc/self/status"])).unwrap();
+        assert_eq!(mask.split_whitespace().last(), Some("0000000000000000"));
         assert!(run(&mut Command::new("/no/such")).unwrap_err().starts_with("/no/such: "));
         assert!(!ended(Pid::from_raw(1), "exit code 0"));
         assert!(running().is_empty());

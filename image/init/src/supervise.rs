@@ -142,7 +142,7 @@ impl Service {
         }
         command.uid(BASALT_UID).gid(BASALT_GID).current_dir("/").process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        match command.spawn() {
+        match crate::sys::unblock_signals(&mut command).spawn() {
             Ok(mut child) => {
                 self.last_sign = now;
                 self.state = State::Starting { pid: Pid::from_raw(child.id() as i32), since: now };

@@ -4,6 +4,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// The child begins with no signal blocked. Init blocks those that it reads from a descriptor, and std hands the mask on: a
+/// program that was told to stop would never hear it.
+pub(crate) fn unblock_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    let clear = || nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    // SAFETY: between fork and exec only pthread_sigmask is called, which is async-signal-safe.
+    unsafe { command.pre_exec(clear) }
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -195,8 +195,8 @@ impl Answering<'_> {
         self.settings.run_dir.join("tftp")
     }
 
-    /// Writes everything dnsmasq reads; the versions it was written for.
-    async fn write_files(&self) -> Result<Vec<Version>> {
+    /// Writes everything dnsmasq reads; the versions and the lines of the hosts file that it was written for.
+    async fn write_files(&self) -> Result<(Vec<Version>, String)> {
         let (run, tftp) = (&self.settings.run_dir, self.tftp_dir());
         let what = format!("preparing {}", run.display());
         std::fs::create_dir_all(&tftp).map_err(BootError::io(what.clone()))?;
@@ -234,8 +234,9 @@ impl Answering<'_> {
             has_ipxe,
         });
         replace(&self.config(), config.as_bytes(), 0o644).map_err(BootError::io(what))?;
-        self.write_hosts(&self.hosts().await?)?;
-        Ok(versions)
+        let hosts = self.hosts().await?;
+        self.write_hosts(&hosts)?;
+        Ok((versions, hosts))
     }
 
     fn write_hosts(&self, hosts: &str) -> Result<()> {
@@ -259,8 +260,8 @@ impl Answering<'_> {
 
     async fn run(&self) -> Result<()> {
         loop {
-            let versions = self.write_files().await?;
-            let mut hosts = self.hosts().await?;
+            // What is compared below is what was written: a decision made meanwhile differs from it.
+            let (versions, mut hosts) = self.write_files().await?;
             let (reload, reloaded) = watch::channel(0);
             let (news, mut heard) = mpsc::channel(256);
             let child = Child::new(

@@ -4,8 +4,8 @@ use crate::disk::{Disk, flip};
 use crate::firmware::secure_boot;
 use crate::lan::{Lan, Offer};
 use crate::machine::{Machine, nfs_answers};
-use crate::upgrade;
 use crate::work::{Image, Scratch, run};
+use crate::{story, upgrade};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -16,6 +16,7 @@ type Case = fn(&Image, &Scratch) -> Result<String, String>;
 pub(crate) const ALL: &[(&str, Case)] = &[
     ("short/boot and upgrade", upgrade::boot_and_upgrade),
     ("size", size),
+    ("story", story::whole_story),
     ("boot/kernel", boot_kernel),
     ("boot/disk with Secure Boot", boot_disk),
     ("upgrade/broken, then good", upgrade::broken_then_good),

@@ -2,15 +2,15 @@
 
 use crate::work::{Image, Scratch, run};
 use std::fs::OpenOptions;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(crate) struct Disk {
     pub(crate) path: PathBuf,
-    esp_offset: u64,
-    root_offset: u64,
-    root_b_offset: u64,
+    pub(crate) esp: Range<u64>,
+    pub(crate) roots: [Range<u64>; 2],
 }
 
 impl Disk {
@@ -19,21 +19,28 @@ impl Disk {
         let path = scratch.dir.join("disk");
         run(Command::new("cp").arg("--sparse=always").arg(image.output(".disk")).arg(&path))?;
         let table = run(image.builder_program("usr/sbin/sfdisk").arg("--dump").arg(&path))?;
-        let offset = |name: &str| -> Result<u64, String> {
+        let place = |name: &str| -> Result<Range<u64>, String> {
             let line =
                 table.lines().find(|l| l.contains(name)).ok_or_else(|| format!("no partition {name}"))?;
-            let start = line.split("start=").nth(1).and_then(|t| t.split(',').next()).map(str::trim);
-            start
-                .and_then(|s| s.parse::<u64>().ok())
-                .map(|s| s * 512)
-                .ok_or_else(|| format!("no start in {line:?}"))
+            let number = |key: &str| {
+                let text = line.split(key).nth(1).and_then(|t| t.split(',').next()).map(str::trim);
+                let sectors = text.and_then(|s| s.parse::<u64>().ok());
+                sectors.map(|s| s * 512).ok_or_else(|| format!("no {key} in {line:?}"))
+            };
+            let start = number("start=")?;
+            Ok(start..start + number("size=")?)
         };
         Ok(Disk {
-            esp_offset: offset("basalt-esp")?,
-            root_offset: offset("basalt-root-a")?,
-            root_b_offset: offset("basalt-root-b")?,
+            esp: place("basalt-esp")?,
+            roots: [place("basalt-root-a")?, place("basalt-root-b")?],
             path,
         })
+    }
+
+    /// Another one with the same bytes.
+    pub(crate) fn duplicate(&self, path: PathBuf) -> Result<Disk, String> {
+        run(Command::new("cp").arg("--sparse=always").arg(&self.path).arg(&path))?;
+        Ok(Disk { path, esp: self.esp.clone(), roots: self.roots.clone() })
     }
 
     fn mtools(&self, image: &Image, program: &str) -> Command {
@@ -47,7 +54,7 @@ impl Disk {
         command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(format!(
             "{}@@{}",
             self.path.display(),
-            self.esp_offset
+            self.esp.start
         ));
         command
     }
@@ -64,12 +71,12 @@ impl Disk {
 
     /// Turns one bit of the root partition.
     pub(crate) fn damage_root(&self, offset: u64) -> Result<(), String> {
-        flip(&self.path, self.root_offset + offset)
+        flip(&self.path, self.roots[0].start + offset)
     }
 
     /// The same for the other slot.
     pub(crate) fn damage_root_b(&self, offset: u64) -> Result<(), String> {
-        flip(&self.path, self.root_b_offset + offset)
+        flip(&self.path, self.roots[1].start + offset)
     }
 }
 

@@ -59,6 +59,25 @@ impl Machine {
         self.drive(file, "nvme,bootindex=1")
     }
 
+    /// A disk to boot from whose every write, flush and order of them is recorded in `log` (dm-log-writes' format).
+    pub(crate) fn recorded_boot_disk(
+        self,
+        file: &std::path::Path,
+        log: &std::path::Path,
+        index: u32,
+    ) -> Machine {
+        let node = |driver: &str| ["-blockdev".to_owned(), driver.to_owned()];
+        self.args(node(&format!("driver=file,node-name=bootfile,filename={}", file.display())))
+            .args(node(&format!("driver=file,node-name=bootlog,filename={}", log.display())))
+            .args(node("driver=blklogwrites,node-name=boot,file=bootfile,log=bootlog"))
+            .args(["-device".to_owned(), format!("virtio-blk-pci,drive=boot,serial=boot,bootindex={index}")])
+    }
+
+    /// An IOMMU, so that drives may be given to user space.
+    pub(crate) fn iommu(self) -> Machine {
+        self.args(["-device", "intel-iommu,intremap=on"])
+    }
+
     /// QEMU's own network, with the guest's NFS port on a loopback port of the host.
     pub(crate) fn user_network(self, nfs_port: u16) -> Machine {
         self.args([
@@ -68,10 +87,19 @@ impl Machine {
         .args(["-device", "virtio-net-pci,netdev=n,romfile="])
     }
 
-    /// The port of [`crate::lan::Lan`], with this address. Without a boot ROM: the disk boots.
+    /// The port of [`crate::lan::Lan`], with this address. The firmware does not boot from it: the disk does.
     pub(crate) fn tap(self, mac: &str) -> Machine {
+        self.port(mac, "")
+    }
+
+    /// The same, and the firmware tries it first.
+    pub(crate) fn boot_tap(self, mac: &str) -> Machine {
+        self.port(mac, ",bootindex=1")
+    }
+
+    fn port(self, mac: &str, more: &str) -> Machine {
         self.args(["-netdev".to_owned(), "tap,id=n,ifname=tap0,script=no,downscript=no".to_owned()])
-            .args(["-device".to_owned(), format!("virtio-net-pci,netdev=n,romfile=,mac={mac}")])
+            .args(["-device".to_owned(), format!("virtio-net-pci,netdev=n,romfile=,mac={mac}{more}")])
     }
 
     pub(crate) fn start(mut self, scratch: &Scratch) -> Result<Running, String> {

@@ -4,10 +4,13 @@
 //! and `make image` before.
 
 mod cases;
+mod client;
+mod cuts;
 mod disk;
 mod firmware;
 mod lan;
 mod machine;
+mod story;
 mod upgrade;
 mod work;
 
@@ -30,6 +33,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    basalt_system::become_part_of_a_guest();
     let args = Args::parse();
     let chosen = cases::ALL
         .iter()

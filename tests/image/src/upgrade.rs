@@ -44,7 +44,7 @@ pub(crate) fn make_bundle(image: &Image, next: &Image, to: &Path) -> Result<(), 
     run(make.arg("--out").arg(to)).map(|_| ())
 }
 
-const MAC: &str = "52:54:00:ba:5a:17";
+pub(crate) const MAC: &str = "52:54:00:ba:5a:17";
 
 /// `make test`'s: the disk boots, is blessed, learns from the boot service that the next version was decided for it,
 /// fetches and installs it by itself, reboots, and is blessed again with its pool there.
@@ -66,7 +66,14 @@ pub(crate) fn boot_and_upgrade(image: &Image, scratch: &Scratch) -> Result<Strin
     let machine = plain(Machine::new(1024, Some(&service.lan.netns)), image, scratch)?.boot_disk(&disk.path);
     let mut node = drives.iter().fold(machine, |m, d| m.virtio(d)).tap(MAC).start(scratch)?;
     let first = node.ready_s(ONE_BOOT)?;
-    let wrong = ["Kernel panic", "could not be blessed", "upgrade to the", "cannot go on", "refused:"];
+    let wrong = [
+        "Kernel panic",
+        "could not be blessed",
+        "upgrade to the",
+        "cannot go on",
+        "refused:",
+        "did not stop within",
+    ];
     node.expect(&[&blessed(image)], &wrong, ONE_BOOT)?;
     node.expect(&["is written: rebooting to try it"], &wrong, ONE_BOOT)?;
     node.expect(&[&format!("Basalt {},", next.version)], &wrong, ONE_BOOT)?;
@@ -85,11 +92,11 @@ pub(crate) fn boot_and_upgrade(image: &Image, scratch: &Scratch) -> Result<Strin
     ))
 }
 
-fn blessed(image: &Image) -> String {
+pub(crate) fn blessed(image: &Image) -> String {
     format!("blessed as basalt_{}.efi", image.version)
 }
 
-fn both_blessed(disk: &Disk, image: &Image, next: &Image) -> Result<(), String> {
+pub(crate) fn both_blessed(disk: &Disk, image: &Image, next: &Image) -> Result<(), String> {
     let names = disk.slot_names(image)?;
     if ![image, next].iter().all(|i| names.contains(&format!("basalt_{}.efi", i.version))) {
         return Err(format!("the ESP holds {names:?}, wanted both versions blessed"));

@@ -293,7 +293,7 @@ impl Desk {
             json!({ "netboot": url("-netboot.efi"), "uki": url(".efi"), "root": url(".root"), "bundle": url(".bundle"), "disk": url(".disk") })
         });
         let plan = json!({
-            "action": decision.action, "version": version, "files": files, "token": token,
+            "action": decision.action, "version": version, "pinned": decision.version.is_some(), "files": files, "token": token,
             "events": format!("{base}/boot/v1/events"), "now_s": now,
         });
         let mut answer = text(StatusCode::OK, &format!("{plan}\n"));
