@@ -27,11 +27,13 @@ build: ## all programs, release profile
 
 test: ## everything that CI checks, within 45 minutes on two cores
 	@tests/setup test
+	@tests/setup fabric
 	@tests/timed lint $(MAKE) --no-print-directory lint
 	@tests/timed build $(MAKE) --no-print-directory build
 	@tests/timed unit $(MAKE) --no-print-directory unit
 	@tests/timed sim $(MAKE) --no-print-directory sim
 	@tests/timed system $(MAKE) --no-print-directory system
+	@tests/timed fabric $(MAKE) --no-print-directory fabric
 
 lint: ## format, clippy, rustdoc, cargo deny
 	$(CARGO) fmt --all --check
@@ -65,7 +67,6 @@ nvme-test: ## the NVMe driver in an emulated machine, behind an emulated IOMMU
 
 test-all: test nvme-test ## and what is too long for every change
 	$(BIN)/basalt-sim test-all
-	@tests/timed fabric $(MAKE) --no-print-directory fabric
 	@tests/timed rack $(BIN)/basalt-fabric-tests run rack
 	$(MAKE) --no-print-directory image
 	$(MAKE) --no-print-directory image-test

@@ -72,13 +72,13 @@ pub enum Cause {
         "it stopped in the middle: {done} of {total} changes are in force ({reason}); `plan` shows the rest, `apply` finishes it"
     )]
     Interrupted { done: usize, total: usize, reason: String },
-    #[error("the management path was lost after the change{}", rolled_back_words(*.rolled_back))]
-    LostManagementPath { rolled_back: bool },
+    #[error("the management path was lost after the change{}", rolled_back_words(*.back))]
+    LostManagementPath { back: WayBack },
     #[error(
         "LLDP neighbours were lost after the change on {}{}",
-        list(.ports), rolled_back_words(*.rolled_back)
+        list(.ports), rolled_back_words(*.back)
     )]
-    LostNeighbours { ports: Vec<InterfaceName>, rolled_back: bool },
+    LostNeighbours { ports: Vec<InterfaceName>, back: WayBack },
     #[error(
         "refused: '{change}' would cut {interface}, by which we reach the switch; make that change on the console, or manage it out of band"
     )]
@@ -91,12 +91,23 @@ pub enum Cause {
     Skipped { other: DeviceName },
     #[error("not begun, since a stop was asked for; nothing was sent to it")]
     NotBegun,
-    #[error("stopped on request; {}", stopped_words(*.rolled_back))]
-    Stopped { rolled_back: bool },
+    #[error("stopped on request; {}", stopped_words(*.back))]
+    Stopped { back: WayBack },
     #[error("this switch cannot do {what}; take it out of the intent or use another switch")]
     Unsupported { what: String },
     #[error("{what}: {reason}; correct fabric.yaml")]
     Settings { what: String, reason: String },
+}
+
+/// What became of a change that had to be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayBack {
+    /// Seen to be as before.
+    Done,
+    /// The switch has a commit timer and goes back by itself when that ends; it was not seen doing so.
+    LeftToSwitch { after: Duration },
+    /// Nobody does it.
+    NotDone,
 }
 
 impl Cause {
@@ -121,20 +132,30 @@ fn after_words(retry_after: &Option<Duration>) -> String {
     retry_after.map_or(String::new(), |d| format!(" and asks to wait {} s", d.as_secs().max(1)))
 }
 
-fn rolled_back_words(rolled_back: bool) -> &'static str {
-    if rolled_back {
-        "; the change was rolled back and the switch is as before: look at the diff for what cut it"
-    } else {
-        "; the change could NOT be rolled back: use the console of the switch"
+fn rolled_back_words(back: WayBack) -> String {
+    match back {
+        WayBack::Done => {
+            "; the change was rolled back and the switch is as before: look at the diff for what cut it"
+                .to_owned()
+        }
+        WayBack::LeftToSwitch { after } => left_to_switch(after),
+        WayBack::NotDone => "; the change could NOT be rolled back: use the console of the switch".to_owned(),
     }
 }
 
-fn stopped_words(rolled_back: bool) -> &'static str {
-    if rolled_back {
-        "the change was rolled back and the switch is as before"
-    } else {
-        "the change could NOT be rolled back: `diff` shows what stands"
+fn stopped_words(back: WayBack) -> String {
+    match back {
+        WayBack::Done => "the change was rolled back and the switch is as before".to_owned(),
+        WayBack::LeftToSwitch { after } => left_to_switch(after).trim_start_matches("; ").to_owned(),
+        WayBack::NotDone => "the change could NOT be rolled back: `diff` shows what stands".to_owned(),
     }
+}
+
+fn left_to_switch(after: Duration) -> String {
+    format!(
+        "; the switch has not been seen since, and takes the change back by itself: its commit timer is {} s, counted from when it runs again if it was down; `diff` shows whether it has",
+        after.as_secs().max(1)
+    )
 }
 
 fn list(ports: &[InterfaceName]) -> String {

@@ -21,7 +21,7 @@ mod switch;
 pub mod tls;
 pub mod verify;
 
-pub use error::{Cause, Result, SwitchError};
+pub use error::{Cause, Result, SwitchError, WayBack};
 pub use names::{DeviceName, InterfaceName, PortRef, VlanId};
 pub use secret::Secret;
 pub use switch::{

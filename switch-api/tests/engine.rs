@@ -6,7 +6,7 @@ use basalt_switch_api::intent::Fabric;
 use basalt_switch_api::plan::Plan;
 use basalt_switch_api::state::{Key, Kind};
 use basalt_switch_api::verify::FindingKind;
-use basalt_switch_api::{Cause, DeviceName, Switch, Transaction};
+use basalt_switch_api::{Cause, DeviceName, Neighbour, Switch, Transaction, WayBack};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn a_lost_management_path_is_taken_back_by_the_switch_itself() {
     let engine = engine(&fabric, &[&leaf, &mate]);
     let results = engine.apply(&shown(&engine).await).await;
     let error = results[&DeviceName::from("leaf-1")].as_ref().unwrap_err();
-    assert_eq!(error.cause, Cause::LostManagementPath { rolled_back: true });
+    assert_eq!(error.cause, Cause::LostManagementPath { back: WayBack::Done });
     assert_eq!(leaf.inner().observed, before);
     // Its mate was not begun.
     let error = results[&DeviceName::from("leaf-2")].as_ref().unwrap_err();
@@ -74,7 +74,7 @@ async fn without_a_timer_a_lost_path_is_reported_as_it_is() {
     let engine = engine(&fabric, &[&leaf]);
     let results = engine.apply(&shown(&engine).await).await;
     let error = results[&DeviceName::from("leaf-1")].as_ref().unwrap_err();
-    assert_eq!(error.cause, Cause::LostManagementPath { rolled_back: false });
+    assert_eq!(error.cause, Cause::LostManagementPath { back: WayBack::NotDone });
     assert!(error.to_string().contains("console"), "{error}");
 }
 
@@ -88,7 +88,7 @@ async fn lost_neighbours_are_taken_back() {
         let engine = engine(&fabric, &[&leaf]);
         let results = engine.apply(&shown(&engine).await).await;
         let error = results[&DeviceName::from("leaf-1")].as_ref().unwrap_err();
-        let lost = Cause::LostNeighbours { ports: vec!["Ethernet0".into()], rolled_back: true };
+        let lost = Cause::LostNeighbours { ports: vec!["Ethernet0".into()], back: WayBack::Done };
         assert_eq!(error.cause, lost, "{transaction:?}");
         let objects =
             |o: &basalt_switch_api::Observed| o.state.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
@@ -96,6 +96,50 @@ async fn lost_neighbours_are_taken_back() {
         assert_eq!(leaf.inner().rolled_back, 1);
         assert_eq!(leaf.inner().confirmed, 0);
     }
+}
+
+/// Nobody saw it go back, so nobody says that it did, nor that it did not.
+#[tokio::test(start_paused = true)]
+async fn a_switch_with_a_timer_that_stays_away_is_left_to_itself() {
+    let fabric = rack();
+    let leaf = fake(&fabric, "leaf-1", Transaction::CommitTimer);
+    let engine = engine(&fabric, &[&leaf]);
+    let plans = shown(&engine).await;
+    let dies = leaf.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        dies.inner().dead = true;
+    });
+    let results = engine.apply(&plans).await;
+    let error = results[&DeviceName::from("leaf-1")].as_ref().unwrap_err();
+    let back = WayBack::LeftToSwitch { after: Options::default().hold() };
+    assert_eq!(error.cause, Cause::LostManagementPath { back });
+    let text = error.to_string();
+    assert!(text.contains("takes the change back by itself: its commit timer is 80 s"), "{text}");
+    assert!(text.contains("`diff` shows") && !text.contains("NOT"), "{text}");
+}
+
+/// Who was unplugged is heard until its time to live is over: that this ends is not the change's doing.
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_that_only_lingered_is_not_missed() {
+    let fabric = rack();
+    let leaf = fake(&fabric, "leaf-1", Transaction::Atomic);
+    let stale = Neighbour {
+        port: "Ethernet0".into(),
+        device: "node-9".into(),
+        device_port: "p0".into(),
+        description: String::new(),
+    };
+    leaf.inner().observed.neighbours.push(stale);
+    let engine = engine(&fabric, &[&leaf]);
+    let plans = shown(&engine).await;
+    let forgets = leaf.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        forgets.inner().observed.neighbours.retain(|n| n.device != "node-9");
+    });
+    let results = engine.apply(&plans).await;
+    assert!(results.values().all(Result::is_ok), "{results:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +264,7 @@ async fn a_stop_takes_back_what_is_not_confirmed_and_begins_nothing_more() {
             "{transaction:?}: it did not wait for the settling"
         );
         let cause = |name: &str| results[&DeviceName::from(name)].as_ref().unwrap_err().cause.clone();
-        assert_eq!(cause("leaf-1"), Cause::Stopped { rolled_back: true }, "{transaction:?}");
+        assert_eq!(cause("leaf-1"), Cause::Stopped { back: WayBack::Done }, "{transaction:?}");
         assert_eq!(cause("leaf-2"), Cause::NotBegun);
         assert!(two.inner().applied.is_empty());
         let objects =
@@ -249,7 +293,7 @@ async fn a_stop_on_a_switch_that_is_gone_says_that_it_stands() {
     leaf.inner().path_hangs_on = Some(Key::new(Kind::Port, "Ethernet16"));
     let results = stopped_after(&engine(&fabric, &[&leaf]), 4).await;
     let error = results[&DeviceName::from("leaf-1")].as_ref().unwrap_err();
-    assert_eq!(error.cause, Cause::Stopped { rolled_back: false });
+    assert_eq!(error.cause, Cause::Stopped { back: WayBack::NotDone });
     assert!(error.to_string().contains("could NOT be rolled back"), "{error}");
 }
 

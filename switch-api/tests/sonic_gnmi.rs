@@ -7,7 +7,7 @@ use basalt_switch_api::engine::{Engine, Options};
 use basalt_switch_api::intent::{DriverKind, Fec};
 use basalt_switch_api::retry::RetryPolicy;
 use basalt_switch_api::tls::Trust;
-use basalt_switch_api::{Cause, Secret, Switch, drivers};
+use basalt_switch_api::{Cause, Secret, Switch, WayBack, drivers};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sonic_support::gnmi_server::GnmiServer;
@@ -150,7 +150,7 @@ async fn the_engine_takes_back_what_cut_a_neighbour_off() {
     let results = engine.apply(&plans).await;
     cut.await.unwrap();
     let error = results.values().next().unwrap().as_ref().unwrap_err();
-    assert!(matches!(error.cause, Cause::LostNeighbours { rolled_back: true, .. }), "{error}");
+    assert!(matches!(error.cause, Cause::LostNeighbours { back: WayBack::Done, .. }), "{error}");
     assert_eq!(server.config(), before);
 }
 

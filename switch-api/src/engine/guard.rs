@@ -12,7 +12,7 @@
 use super::progress::{Step, Stop, Watcher};
 use super::{Applied, Options};
 use crate::desired::Desired;
-use crate::error::{Cause, Result};
+use crate::error::{Cause, Result, WayBack};
 use crate::names::InterfaceName;
 use crate::plan::{Change, Plan};
 use crate::state::{Key, Kind, Object};
@@ -202,11 +202,11 @@ async fn watch(
     let mut well_since: Option<Instant> = None;
     loop {
         if care.stop.is_requested() {
-            return Err(Cause::Stopped { rolled_back: false });
+            return Err(Cause::Stopped { back: WayBack::NotDone });
         }
         let look = timeout(options.grace, look(switch, neighbours)).await;
         let now = Instant::now();
-        match look.unwrap_or(Err(Cause::LostManagementPath { rolled_back: false })) {
+        match look.unwrap_or(Err(Cause::LostManagementPath { back: WayBack::NotDone })) {
             Ok(()) => {
                 let since = *well_since.get_or_insert(now);
                 if now - since >= options.settle {
@@ -222,24 +222,28 @@ async fn watch(
         }
         // A switch that comes and goes is not well either, and must not use up the commit timer.
         if now - begin >= options.grace + options.settle {
-            return Err(Cause::LostManagementPath { rolled_back: false });
+            return Err(Cause::LostManagementPath { back: WayBack::NotDone });
         }
         care.stop.sleep(options.look_every).await;
     }
 }
 
 async fn look(switch: &dyn Switch, neighbours: &[Neighbour]) -> std::result::Result<(), Cause> {
-    let lost_path = |_| Cause::LostManagementPath { rolled_back: false };
+    let lost_path = |_| Cause::LostManagementPath { back: WayBack::NotDone };
     switch.discover().await.map_err(lost_path)?;
     let heard = switch.read().await.map_err(lost_path)?.neighbours;
-    // The far end is what counts: a port's description may well be what we changed.
+    // The far end is what counts: a port's description may well be what we changed. And where two are heard at one port, one has been
+    // unplugged and is not forgotten yet (its time to live, IEEE 802.1AB 9.2.2): that it ends is no loss.
     let same = |a: &Neighbour, b: &Neighbour| (&a.port, &a.device) == (&b.port, &b.device);
-    let lost: BTreeSet<InterfaceName> =
-        neighbours.iter().filter(|n| !heard.iter().any(|h| same(h, n))).map(|n| n.port.clone()).collect();
+    let mut lost: BTreeSet<&InterfaceName> = neighbours.iter().map(|n| &n.port).collect();
+    for still in neighbours.iter().filter(|n| heard.iter().any(|h| same(h, n))) {
+        lost.remove(&still.port);
+    }
     if lost.is_empty() {
         Ok(())
     } else {
-        Err(Cause::LostNeighbours { ports: lost.into_iter().collect(), rolled_back: false })
+        let ports = lost.into_iter().cloned().collect();
+        Err(Cause::LostNeighbours { ports, back: WayBack::NotDone })
     }
 }
 
@@ -254,23 +258,35 @@ async fn take_back(
     let own_timer = switch.capabilities().transaction == Transaction::CommitTimer;
     let timer_ends = begin + options.hold();
     let deadline = if own_timer { timer_ends + options.grace } else { Instant::now() + options.grace };
-    let mut done = false;
+    // Who has a timer goes back without us, even if it is not seen doing so.
+    let mut back = if own_timer { WayBack::LeftToSwitch { after: options.hold() } } else { WayBack::NotDone };
     while Instant::now() < deadline {
         let asked = timeout(options.grace, switch.roll_back(pending)).await;
-        // After its timer the switch has gone back by itself; then it only has to answer again.
-        let back = matches!(asked, Ok(Ok(()))) || own_timer && Instant::now() >= timer_ends;
-        if back && matches!(timeout(options.grace, switch.discover()).await, Ok(Ok(_))) {
-            done = true;
+        let done = match asked {
+            Ok(Ok(())) => matches!(timeout(options.grace, switch.discover()).await, Ok(Ok(_))),
+            _ if own_timer && Instant::now() >= timer_ends => {
+                let seen = timeout(options.grace, switch.read()).await;
+                matches!(seen, Ok(Ok(observed)) if as_before(&observed, &pending.plan))
+            }
+            _ => false,
+        };
+        if done {
+            back = WayBack::Done;
             break;
         }
         sleep(options.look_every).await;
     }
-    if let Cause::LostManagementPath { rolled_back }
-    | Cause::LostNeighbours { rolled_back, .. }
-    | Cause::Stopped { rolled_back } = &mut why
+    if let Cause::LostManagementPath { back: said }
+    | Cause::LostNeighbours { back: said, .. }
+    | Cause::Stopped { back: said } = &mut why
     {
-        *rolled_back = done;
+        *said = back;
     }
-    tracing::warn!(switch = %switch.name(), rolled_back = done, cause = %why, "change taken back");
+    tracing::warn!(switch = %switch.name(), ?back, cause = %why, "change taken back");
     why
+}
+
+/// Nothing of the plan is in force.
+fn as_before(observed: &Observed, plan: &Plan) -> bool {
+    plan.changes.iter().all(|change| observed.state.get(&change.key()) == before(change))
 }

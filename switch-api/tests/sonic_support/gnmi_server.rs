@@ -52,8 +52,9 @@ pub(crate) struct State {
     pub raw: Option<Vec<u8>>,
     /// A Set that touches this table is refused, as SONiC's models refuse.
     pub refuse: Option<&'static str>,
-    /// All that was set, for validation against the models.
     pub sets: usize,
+    /// CONFIG_DB after each Set, for validation against the models.
+    pub history: Vec<Value>,
     pub(crate) user: &'static str,
 }
 
@@ -71,6 +72,7 @@ impl GnmiServer {
             raw: None,
             refuse: None,
             sets: 0,
+            history: Vec::new(),
             user: "basalt",
         };
         let server = Self { port, state: Arc::new(Mutex::new(state)) };
@@ -336,6 +338,7 @@ impl GnmiServer {
             put(&mut config, &place(path)?, value)?;
             response.push(UpdateResult { path: Some(path.clone()), op });
         }
+        state.history.push(config.clone());
         drop(state.databases.insert("CONFIG_DB".to_owned(), config));
         state.sets += 1;
         Ok(SetResponse { prefix: request.prefix.clone(), response, timestamp: 1 })

@@ -6,7 +6,7 @@ use crate::{Context, Outcome};
 use basalt_switch_api::engine::{Engine, Options};
 use basalt_switch_api::plan::Plan;
 use basalt_switch_api::verify::FindingKind;
-use basalt_switch_api::{Cause, DeviceName};
+use basalt_switch_api::{Cause, DeviceName, WayBack};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,6 +122,7 @@ fn bench(world: &World, with_bond: bool) -> Result<Bench, String> {
         let node = Node::new(world, &format!("node-{number}"), number)?;
         let port = format!("eth{number}");
         world.cable((Some(&node.name), "p0"), (Some("s1"), &port))?;
+        switch.ovs.detach(&port)?;
         switch.ovs.vsctl(&format!("add-port br0 {port}"))?;
         node.up(world)?;
         nodes.push(node);
@@ -130,6 +131,8 @@ fn bench(world: &World, with_bond: bool) -> Result<Bench, String> {
         let mut node = Node::new(world, "node-4", 4)?;
         world.cable((Some("node-4"), "p0"), (Some("s1"), "eth4"))?;
         world.cable((Some("node-4"), "p1"), (Some("s1"), "eth5"))?;
+        switch.ovs.detach("eth4")?;
+        switch.ovs.detach("eth5")?;
         node.bonded(world)?;
         nodes.push(node);
     }
@@ -139,7 +142,12 @@ fn bench(world: &World, with_bond: bool) -> Result<Bench, String> {
 /// From the first plan to giving a port back.
 pub(crate) fn life(context: &Context) -> Outcome {
     let world = &context.world;
-    let Bench { switch, nodes } = bench(world, true)?;
+    let bench = bench(world, true)?;
+    world.explained(life_of(world, &bench))
+}
+
+fn life_of(world: &World, bench: &Bench) -> Outcome {
+    let Bench { switch, nodes } = bench;
     let ovs = &switch.ovs;
     let [one, two, three, four] = nodes.as_slice() else { return Err("four nodes".to_owned()) };
     // Somebody else's: a virtual machine's port, one of the host's own, and words at the bridge.
@@ -215,7 +223,7 @@ pub(crate) fn life(context: &Context) -> Outcome {
         other => return Err(format!("it should belong to someone else: {other}")),
     }
 
-    lost_neighbour(world, &switch, &fabric(&address, &links, "mtu: {switch_bytes: 9216}\n"))?;
+    lost_neighbour(world, switch, &fabric(&address, &links, "mtu: {switch_bytes: 9216}\n"))?;
     one.must_reach(two, HOST_MTU)?;
     all_well(world, &intent)?;
     println!("        a change that loses a neighbour is taken back");
@@ -289,7 +297,7 @@ fn lost_neighbour(world: &World, switch: &Switch, intent: &str) -> Outcome {
         back.and(cause)
     })?;
     match cause {
-        Cause::LostNeighbours { ports, rolled_back: true } if ports == ["eth3".into()] => Ok(()),
+        Cause::LostNeighbours { ports, back: WayBack::Done } if ports == ["eth3".into()] => Ok(()),
         other => Err(format!("a lost neighbour should be said and taken back: {other}")),
     }
 }
@@ -297,9 +305,15 @@ fn lost_neighbour(world: &World, switch: &Switch, intent: &str) -> Outcome {
 /// The switch is reached through one of its own ports.
 pub(crate) fn management_path(context: &Context) -> Outcome {
     let world = &context.world;
-    let Bench { switch, nodes } = bench(world, false)?;
+    let bench = bench(world, false)?;
+    world.explained(management_path_of(world, &bench))
+}
+
+fn management_path_of(world: &World, bench: &Bench) -> Outcome {
+    let Bench { switch, nodes } = bench;
     let ovs = &switch.ovs;
     world.cable((None, "adm-far"), (Some("s1"), "adm"))?;
+    ovs.detach("adm")?;
     ovs.vsctl("add-port br0 adm")?;
     let in_band = Ipv4Addr::new(10, 9, 0, 1);
     run(&["ip", "addr", "add", "10.9.0.2/24", "dev", "adm-far"])?;
@@ -326,7 +340,7 @@ pub(crate) fn management_path(context: &Context) -> Outcome {
     let untold = world.engine(&fabric(&address, &[NODE_1, NODE_2, cut], ""), OPTIONS)?;
     let begin = Instant::now();
     match refused(world, &untold)? {
-        Cause::LostManagementPath { rolled_back: true } => {}
+        Cause::LostManagementPath { back: WayBack::Done } => {}
         other => return Err(format!("the lost path should be said and taken back: {other}")),
     }
     let took = begin.elapsed();

@@ -15,7 +15,7 @@ const WAIT: Duration = Duration::from_millis(250);
 const HEADERS: usize = 28;
 
 /// Runs `work` in a thread in the namespace.
-fn within<T: Send + 'static>(
+pub(crate) fn within<T: Send + 'static>(
     namespace: &str,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {

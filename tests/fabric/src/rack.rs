@@ -66,6 +66,11 @@ pub(crate) fn three_switches(context: &Context) -> Outcome {
         node.up(world)?;
         nodes.push(node);
     }
+    world.explained(with(context, &switches, &nodes))
+}
+
+fn with(context: &Context, switches: &[Switch], nodes: &[Node]) -> Outcome {
+    let world = &context.world;
     let between = [
         (("leaf-1", "eth9"), ("leaf-2", "eth9")),
         (("leaf-1", "eth11"), ("spine-1", "eth1")),
@@ -76,7 +81,10 @@ pub(crate) fn three_switches(context: &Context) -> Outcome {
     for ((a, a_port), (b, b_port)) in between {
         world.cable((Some(a), a_port), (Some(b), b_port))?;
     }
-    let [one, two, three, four, _] = nodes.as_slice() else { return Err("five nodes".to_owned()) };
+    for switch in switches {
+        switch.ovs.detach_all("eth")?;
+    }
+    let [one, two, three, four, _] = nodes else { return Err("five nodes".to_owned()) };
 
     let intent = world.engine(&fabric(9100), OPTIONS)?;
     all_heard(world, &intent)?;
@@ -92,7 +100,7 @@ pub(crate) fn three_switches(context: &Context) -> Outcome {
     }
     println!("        VLANs and {HOST_MTU} bytes over leaves and spine");
 
-    let [leaf, _, spine] = switches.as_slice() else { return Err("three switches".to_owned()) };
+    let [leaf, _, spine] = switches else { return Err("three switches".to_owned()) };
     for port in ["eth11", "eth12"] {
         leaf.ovs.link(port, "down")?;
         one.must_reach(three, HOST_MTU)?;
@@ -124,7 +132,7 @@ pub(crate) fn three_switches(context: &Context) -> Outcome {
     one.must_reach(three, HOST_MTU)?;
     println!("        drift of the spine is seen and mended");
 
-    deaths(context, leaf, &nodes)
+    deaths(context, leaf, nodes)
 }
 
 /// What is killed.

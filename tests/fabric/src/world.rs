@@ -77,10 +77,82 @@ impl World {
         Ok(())
     }
 
+    /// Writes down beside the logs how everything stands, when something did not come out as it should; while it all still runs.
+    pub(crate) fn explained(&self, outcome: Result<(), String>) -> Result<(), String> {
+        outcome.map_err(|reason| {
+            let mut text = format!("{reason}\n");
+            for name in self.namespaces.borrow().iter() {
+                text += &state(name);
+            }
+            let file = self.logs.join("state.txt");
+            match std::fs::write(&file, text) {
+                Ok(()) => format!("{reason} (state: {})", file.display()),
+                Err(error) => format!("{reason} (its state could not be written: {error})"),
+            }
+        })
+    }
+
     pub(crate) fn engine(&self, fabric: &str, options: Options) -> Result<Engine, String> {
         let fabric = Fabric::from_yaml(fabric).map_err(|e| e.to_string())?;
         Ok(Engine::connect(fabric, options))
     }
+}
+
+/// How a namespace, its Open vSwitch and its lldpd stand.
+fn state(namespace: &str) -> String {
+    let mut text = String::new();
+    let mut add = |words: &str, said: Result<String, String>| {
+        text += &format!("== {namespace}: {words}\n{}\n", said.unwrap_or_else(|reason| reason));
+    };
+    for words in ["-s -d link", "addr", "neigh", "route"] {
+        let asked: Vec<&str> = words.split(' ').collect();
+        add(words, run(&[&["ip", "-n", namespace], asked.as_slice()].concat()));
+    }
+    let socket = format!("/run/lldpd-{namespace}.sock");
+    for words in ["show neighbors details", "show statistics", "show interfaces"] {
+        let asked: Vec<&str> = words.split(' ').collect();
+        add(words, run(&[&["lldpcli", "-u", &socket], asked.as_slice()].concat()));
+    }
+    let folder = PathBuf::from(format!("/run/ovs-{namespace}"));
+    if folder.exists() {
+        for words in ["bond/show", "lacp/show", "fdb/show br0", "dpctl/show -s", "dpctl/dump-flows -m"] {
+            add(words, ask_daemon(&folder, words));
+        }
+    }
+    text
+}
+
+fn ask_daemon(folder: &Path, words: &str) -> Result<String, String> {
+    let entries = std::fs::read_dir(folder).map_err(|e| e.to_string())?;
+    let words: Vec<&str> = words.split(' ').collect();
+    let mut answer = Err("ovs-vswitchd does not run".to_owned());
+    for socket in entries.flatten().map(|entry| entry.path()) {
+        let name = socket.file_name().unwrap_or_default().to_string_lossy();
+        if !(name.starts_with("ovs-vswitchd.") && name.ends_with(".ctl")) {
+            continue;
+        }
+        let target = socket.display().to_string();
+        answer = run(&[&["ovs-appctl", "--timeout=5", "-t", &target], words.as_slice()].concat());
+        // A daemon that was killed leaves its socket; the one that answers lives.
+        if answer.is_ok() {
+            break;
+        }
+    }
+    answer
+}
+
+/// In the namespace of the calling thread; see [`OpenVswitch::detach`].
+fn detach(port: &str) -> Result<(), String> {
+    for (family, name, value) in
+        [("ipv4", "arp_ignore", "8"), ("ipv4", "rp_filter", "1"), ("ipv6", "disable_ipv6", "1")]
+    {
+        let path = format!("/proc/sys/net/{family}/conf/{port}/{name}");
+        // A kernel without IPv6 has nothing to switch off.
+        if Path::new(&path).exists() {
+            std::fs::write(&path, value).map_err(|e| format!("{path}: {e}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn link(namespace: Option<&str>, arguments: &[&str]) -> Result<(), String> {
@@ -107,16 +179,16 @@ impl Lldpd {
         let _ = std::fs::remove_file(&socket);
         let log = world.logs.join(format!("lldpd-{namespace}.log"));
         let path = socket.display().to_string();
-        let program = ["lldpd", "-d", "-u", &path, "-I", ports];
+        // Read before the first frame is sent: what was said before it was told its name would be heard for two minutes.
+        let settings = PathBuf::from(format!("/run/lldpd-{namespace}.conf"));
+        let words = format!(
+            "configure system hostname {namespace}\nconfigure lldp portidsubtype ifname\nconfigure lldp tx-hold 2\nconfigure lldp tx-interval 1\n"
+        );
+        std::fs::write(&settings, words).map_err(|e| format!("{}: {e}", settings.display()))?;
+        let settings = settings.display().to_string();
+        let program = ["lldpd", "-d", "-u", &path, "-O", &settings, "-I", ports];
         let process = Running::start(namespace, &log, &program, &[])?;
-        let configure = |words: &str| {
-            let words: Vec<&str> = words.split(' ').collect();
-            run(&[&["lldpcli", "-u", &path, "configure"], words.as_slice()].concat())
-        };
-        until(Duration::from_secs(10), || configure(&format!("system hostname {namespace}")))?;
-        configure("lldp portidsubtype ifname")?;
-        configure("lldp tx-hold 2")?;
-        configure("lldp tx-interval 1")?;
+        until(Duration::from_secs(10), || run(&["lldpcli", "-u", &path, "show", "configuration"]))?;
         Ok(Self { socket, process })
     }
 }
@@ -171,7 +243,7 @@ impl OpenVswitch {
 
     pub(crate) fn start_daemon(&self) -> Result<(), String> {
         let remote = format!("unix:{}", self.socket().display());
-        let program = ["ovs-vswitchd", &remote, "--disable-system", "-vconsole:warn"];
+        let program = ["ovs-vswitchd", &remote, "--disable-system", "-vconsole:info"];
         *held(&self.daemon) = Some(self.launch(&program)?);
         Ok(())
     }
@@ -188,6 +260,31 @@ impl OpenVswitch {
         let database = format!("--db=unix:{}", self.socket().display());
         let words: Vec<&str> = arguments.split(' ').collect();
         run(&[&["ovs-vsctl", &database, "--timeout=10"], words.as_slice()].concat())
+    }
+
+    /// `ovs-appctl`: what the daemon itself knows, as opposed to its database.
+    fn ask_daemon(&self, words: &str) -> Result<String, String> {
+        ask_daemon(&self.folder, words)
+    }
+
+    /// Takes a port from the kernel's own IP.
+    ///
+    /// The userspace datapath reads frames by a packet socket, which gets a copy: the kernel goes on to answer ARP for every address
+    /// of the host on every port ("ARP flux", `arp_ignore` in the kernel's ip-sysctl.rst), so that a neighbour may learn the MAC of
+    /// a bond's member, and a frame that the bond then hashes to the other member is nobody's.
+    pub(crate) fn detach(&self, port: &str) -> Result<(), String> {
+        let port = port.to_owned();
+        probe::within(&self.name, move || detach(&port))
+    }
+
+    /// All ports whose names begin so.
+    pub(crate) fn detach_all(&self, prefix: &str) -> Result<(), String> {
+        let prefix = prefix.to_owned();
+        probe::within(&self.name, move || {
+            let ports = std::fs::read_dir("/proc/sys/net/ipv4/conf").map_err(|e| e.to_string())?;
+            let names = ports.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names.filter(|name| name.starts_with(&prefix)).try_for_each(|name| detach(&name))
+        })
     }
 
     /// `ip link set PORT WORDS` in the switch's namespace.
@@ -269,6 +366,8 @@ impl Node {
     pub(crate) fn bonded(&mut self, world: &World) -> Result<(), String> {
         let n = &self.name;
         let ovs = OpenVswitch::start(world, n)?;
+        ovs.detach("p0")?;
+        ovs.detach("p1")?;
         ovs.vsctl("add-bond br0 bond0 p0 p1 lacp=active bond_mode=balance-tcp other_config:lacp-time=fast")?;
         ovs.vsctl(&format!(
             "set interface p0 mtu_request={HOST_MTU} -- set interface p1 mtu_request={HOST_MTU}"
@@ -291,8 +390,32 @@ impl Node {
         if reached {
             Ok(())
         } else {
-            Err(format!("{size} bytes from {} do not reach {}", self.name, other.name))
+            let why = self.way_to(other);
+            Err(format!("{size} bytes from {} do not reach {}: {why}", self.name, other.name))
         }
+    }
+
+    /// What each side holds of the other, for messages.
+    fn way_to(&self, other: &Self) -> String {
+        let at = |node: &str, words: &[&str]| {
+            let said = run(&[&["ip", "-br", "-n", node], words].concat()).unwrap_or_else(|reason| reason);
+            said.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let address = other.address.to_string();
+        let mut text = format!(
+            "{} has {address} at [{}], {} has the ports [{}]",
+            self.name,
+            at(&self.name, &["neigh", "show", "to", &address]),
+            other.name,
+            at(&other.name, &["link"])
+        );
+        if let Some(bond) = &other.bond {
+            let state = bond.ask_daemon("lacp/show").unwrap_or_else(|reason| reason);
+            let words =
+                state.lines().map(str::trim).filter(|l| l.starts_with("status") || l.starts_with("member"));
+            text += &format!(", its bond [{}]", words.collect::<Vec<_>>().join("; "));
+        }
+        text
     }
 
     pub(crate) fn must_not_reach(&self, other: &Self, size: usize) -> Result<(), String> {
