@@ -34,8 +34,8 @@ if [ "$(cat "$WORK/debs.made" 2>/dev/null)" != "$wanted" ]; then
             real=$(apt-cache depends "$name" | sed -n "s/.*Depends: \(linux-image-.*\)/\1/p")
             packages="$packages ${real:-$name}"
         done
-        # Only what is wanted now stays; what is there already is not fetched again.
-        apt-get download -qq --print-uris $packages | sed -E "s/^[^ ]+ ([^ ]+) .*/\1/" | sort >/tmp/files
+        # Only what is wanted now stays; what is there already is not fetched again. Asked elsewhere: apt names no file that it sees.
+        (cd /tmp && apt-get download -qq --print-uris $packages) | sed -E "s/^[^ ]+ ([^ ]+) .*/\1/" | sort >/tmp/files
         for deb in *.deb; do grep -qxF "$deb" /tmp/files || rm -f "$deb"; done
         missing=$(while read -r file; do [ -e "$file" ] || echo "${file%%_*}"; done </tmp/files)
         [ -z "$missing" ] || apt-get download -qq -o APT::Sandbox::User=root $missing' - "$root" "$never" "$kernel"

@@ -11,6 +11,11 @@ printf '%s\n' "$common" >"$OUT/$name.cmdline"
 cp "$TREE/usr/lib/os-release" "$WORK/os-release"
 cp "$WORK/kernel/boot/vmlinuz-$KERNEL" "$OUT/$name.vmlinuz"
 
+# One point of a boot: init seals and unseals at this and closes it behind itself (init/src/secret.rs).
+measured=()
+[ ! -e "$WORK/keys/pcr.key" ] || measured=(--pcr-private-key=/work/keys/pcr.key --pcr-public-key=/work/keys/pcr.pub --pcr-banks=sha256
+    --phases=enter-initrd --tools=/usr/lib/systemd)
+
 at_source_time() { in_builder faketime -f "$(date -u --date="@$SOURCE_DATE_EPOCH" '+%Y-%m-%d %H:%M:%S')" "$@"; }
 # $1: output; $2: command line; then initrds.
 uki() {
@@ -20,7 +25,7 @@ uki() {
     # A signature states when it was made, and that is the only time in it: the source's.
     at_source_time ukify build --linux="/work/out/$name.vmlinuz" "${initrds[@]}" --cmdline="$cmdline" --os-release=@/work/os-release \
         --uname="$KERNEL" --stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub --output="/work/out/$output" \
-        --secureboot-private-key=/work/keys/secure-boot.key --secureboot-certificate=/work/keys/secure-boot.crt >/dev/null
+        ${measured[@]+"${measured[@]}"} --secureboot-private-key=/work/keys/secure-boot.key --secureboot-certificate=/work/keys/secure-boot.crt >/dev/null
 }
 uki "$name.efi" "$common" "/work/out/$name.initrd"
 uki "$name-netboot.efi" "$netboot" "/work/out/$name.initrd" /work/root.cpio

@@ -19,6 +19,7 @@ mod node;
 mod power;
 mod programs;
 mod root;
+mod secret;
 mod services;
 mod slots;
 mod state;

@@ -5,7 +5,7 @@ use crate::console::say;
 use crate::modules::Modules;
 use crate::supervise::Service;
 use crate::watchdog::Watchdog;
-use crate::{boot, drives, net, power, programs, services, slots, state};
+use crate::{boot, drives, net, power, programs, secret, services, slots, state};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
@@ -46,7 +46,8 @@ pub(crate) fn run() -> Result<(), String> {
     let mut watchdog = Watchdog::start(&mut modules);
     boot::start(&cmdline, boot::Running { version: version.clone(), on_disk });
     net::start(cmdline.get("net") != Some("off"));
-    state::mount_var(on_disk)?;
+    let state_is_kept = state::mount_var(on_disk)?;
+    secret::prepare(state_is_kept);
     drives::prepare(&cmdline, &mut modules)?;
     for resource in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_CORE] {
         let limit = if resource == Resource::RLIMIT_CORE { 0 } else { RLIM_INFINITY };

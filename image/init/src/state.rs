@@ -11,10 +11,12 @@ use std::time::Duration;
 const LABEL: &str = "basalt-state";
 const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
-/// Mounts `/var`. `on_disk`: this boot came from a slot, so the partition belongs there and is waited for.
-pub(crate) fn mount_var(on_disk: bool) -> Result<(), String> {
+/// Mounts `/var`; true if what is in it outlives a power-off. `on_disk`: this boot came from a slot, so the partition belongs there and
+/// is waited for.
+pub(crate) fn mount_var(on_disk: bool) -> Result<bool, String> {
     let limit = if on_disk { Duration::from_secs(30) } else { Duration::ZERO };
-    match wait_for(limit, || block::partitions(LABEL).into_iter().next()) {
+    let partition = wait_for(limit, || block::partitions(LABEL).into_iter().next());
+    match &partition {
         Some(partition) => {
             let device = partition.device();
             if is_blank(&device).map_err(|e| format!("{}: {e}", device.display()))? {
@@ -38,7 +40,7 @@ pub(crate) fn mount_var(on_disk: bool) -> Result<(), String> {
     for dir in ["/var/lib/basalt", "/var/log/basalt", "/var/tmp"] {
         std::fs::create_dir_all(dir).map_err(|e| format!("{dir}: {e}"))?;
     }
-    Ok(())
+    Ok(partition.is_some())
 }
 
 /// Only zeroes where every file system, volume manager and RAID would have its mark.

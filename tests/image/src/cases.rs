@@ -4,6 +4,11 @@ use crate::disk::{Disk, flip};
 use crate::firmware::secure_boot;
 use crate::lan::{Lan, Offer};
 use crate::machine::{Machine, nfs_answers};
+<<<<<<< HEAD
+=======
+use crate::tpm;
+use crate::upgrade;
+>>>>>>> 3db1ba1 (Image: a node secret sealed by the TPM to the owner's images: signed measurements, proven before kept, closed behind init)
 use crate::work::{Image, Scratch, run};
 use crate::{story, upgrade};
 use std::fs;
@@ -20,6 +25,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("boot/kernel", boot_kernel),
     ("boot/disk with Secure Boot", boot_disk),
     ("upgrade/broken, then good", upgrade::broken_then_good),
+    ("tpm/node secret", tpm::node_secret),
     ("refused/unsigned", refused_unsigned),
     ("refused/tampered UKI", refused_tampered_uki),
     ("refused/tampered hash tree", refused_tampered_tree),

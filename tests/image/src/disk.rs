@@ -61,7 +61,12 @@ impl Disk {
 
     /// Puts `file` into the ESP in place of the slot's boot image.
     pub(crate) fn replace_uki(&self, image: &Image, file: &Path) -> Result<(), String> {
-        let name = format!("::/EFI/Linux/basalt_{}+3.efi", image.version);
+        self.put_slot(image, file, &format!("basalt_{}+3.efi", image.version))
+    }
+
+    /// Puts `file` among the boot images, under that name.
+    pub(crate) fn put_slot(&self, image: &Image, file: &Path, name: &str) -> Result<(), String> {
+        let name = format!("::/EFI/Linux/{name}");
         run(self.mtools(image, "mcopy").arg("-o").arg(file).arg(name)).map(|_| ())
     }
 

@@ -11,6 +11,7 @@ mod firmware;
 mod lan;
 mod machine;
 mod story;
+mod tpm;
 mod upgrade;
 mod work;
 

@@ -24,7 +24,7 @@ fn machine(image: &Image, scratch: &Scratch, disk: &Disk, drives: &[PathBuf]) ->
     Ok(drives.iter().fold(machine, |m, d| m.virtio(d)).user_network(PORT))
 }
 
-fn install(image: &Image, disk: &Path, bundle: &Path) -> Result<String, String> {
+pub(crate) fn install(image: &Image, disk: &Path, bundle: &Path) -> Result<String, String> {
     let keys = image.dir.join("test-keys/public");
     let mut command = basalt(image);
     command.args(["upgrade", "install"]).arg(bundle).arg("--disk").arg(disk).arg("--keys").arg(keys);
