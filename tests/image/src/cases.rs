@@ -4,13 +4,8 @@ use crate::disk::{Disk, flip};
 use crate::firmware::secure_boot;
 use crate::lan::{Lan, Offer};
 use crate::machine::{Machine, nfs_answers};
-<<<<<<< HEAD
-=======
-use crate::tpm;
-use crate::upgrade;
->>>>>>> 3db1ba1 (Image: a node secret sealed by the TPM to the owner's images: signed measurements, proven before kept, closed behind init)
 use crate::work::{Image, Scratch, run};
-use crate::{story, upgrade};
+use crate::{story, tpm, upgrade};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
