@@ -70,23 +70,18 @@ impl Client {
     /// What stands in the collection itself: links, or members where they come with it. At most `enough`.
     pub(super) async fn pages(&self, path: &ResourcePath, enough: usize) -> Result<Vec<Value>> {
         if self.expands().await? {
-            let expanded =
-                format!("{path}{}$expand=.($levels=1)", if path.as_str().contains('?') { '&' } else { '?' });
-            match ResourcePath::new(&expanded) {
-                Some(expanded) => match self.pages_plainly(&expanded, enough).await {
-                    // Offered, and not for this one.
-                    Err(error)
-                        if matches!(
-                            error.cause,
-                            Cause::Rejected { .. }
-                                | Cause::ServerError { .. }
-                                | Cause::Unsupported { .. }
-                                | Cause::BadReply { .. }
-                                | Cause::NotFound { .. }
-                        ) => {}
-                    other => return other,
-                },
-                None => {}
+            let mark = if path.as_str().contains('?') { '&' } else { '?' };
+            let expanded = ResourcePath::new(&format!("{path}{mark}$expand=.($levels=1)"));
+            let result = self.pages_plainly(&expanded.unwrap_or_default(), enough).await;
+            // Offered, and not for this one; or all members together are too much.
+            let refused = result.as_ref().is_err_and(|error| {
+                use Cause::{BadReply, NotFound, Rejected, ReplyTooLarge, ServerError, Unsupported};
+                let cause = &error.cause;
+                matches!(cause, Rejected { .. } | ServerError { .. } | Unsupported { .. })
+                    || matches!(cause, BadReply { .. } | NotFound { .. } | ReplyTooLarge { .. })
+            });
+            if !refused {
+                return result;
             }
         }
         self.pages_plainly(path, enough).await
