@@ -1,12 +1,12 @@
 //! How a driver reaches its switch: address, credentials, TLS, and the bounds of every exchange.
 
 use crate::error::{Cause, Result};
-use crate::intent::{CredentialsRef, DriverKind, Fabric, SwitchIntent};
+use crate::intent::{CredentialsRef, DriverKind, Fabric, SwitchIntent, Tls};
 use crate::names::DeviceName;
 use crate::retry::RetryPolicy;
 use crate::secret::Secret;
 use crate::state::Mark;
-use crate::tls::Trust;
+use crate::tls::{Identity, Trust};
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Connection {
     pub user: String,
     pub secret: Secret,
     pub trust: Trust,
+    /// What we show of ourselves, where the switch asks for a certificate.
+    pub identity: Option<Identity>,
     pub limits: Limits,
     pub retry: RetryPolicy,
     /// What is ours on the switch.
@@ -51,6 +53,7 @@ impl Connection {
         let secret =
             management.credentials.as_ref().map_or(Ok(Secret::default()), read_secret).map_err(fail)?;
         let trust = Trust::of(&management.tls, management.address.starts_with("unix:")).map_err(fail)?;
+        let identity = identity(&management.tls).map_err(fail)?;
         let limits =
             Limits { request: Duration::from_secs(management.timeout_s.into()), ..Limits::default() };
         Ok(Self {
@@ -61,10 +64,16 @@ impl Connection {
             user: management.user.clone().unwrap_or_else(|| "admin".to_owned()),
             secret,
             trust,
+            identity,
             limits,
             retry: RetryPolicy::default(),
             mark: Mark::new(&fabric.name),
         })
+    }
+
+    /// None: no TLS.
+    pub fn client_config(&self) -> Result<Option<rustls::ClientConfig>, Cause> {
+        self.trust.client_config_as(self.identity.as_ref())
     }
 
     /// `host:port` for messages.
@@ -101,6 +110,12 @@ fn usual_port(kind: DriverKind, trust: &Trust) -> u16 {
     }
 }
 
+fn identity(tls: &Tls) -> Result<Option<Identity>, Cause> {
+    let (Some(certificate), Some(key)) = (&tls.certificate_file, &tls.key_file) else { return Ok(None) };
+    private(key, "key file")?;
+    Ok(Some(Identity { certificate: certificate.clone(), key: key.clone() }))
+}
+
 fn read_secret(reference: &CredentialsRef) -> Result<Secret, Cause> {
     let settings = |what: String, reason: String| Cause::Settings { what, reason };
     if let Some(variable) = &reference.env {
@@ -109,15 +124,15 @@ fn read_secret(reference: &CredentialsRef) -> Result<Secret, Cause> {
     }
     let path = reference.file.as_deref().unwrap_or(Path::new(""));
     let failed = |e: std::io::Error| settings(format!("credentials file {}", path.display()), e.to_string());
-    private(path)?;
+    private(path, "credentials file")?;
     let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
     Ok(Secret::new(text.lines().next().unwrap_or_default()))
 }
 
-/// A password that others can read is not one.
-fn private(path: &Path) -> Result<(), Cause> {
+/// A password, or a key, that others can read is not one.
+fn private(path: &Path, kind: &str) -> Result<(), Cause> {
     use std::os::unix::fs::PermissionsExt;
-    let what = format!("credentials file {}", path.display());
+    let what = format!("{kind} {}", path.display());
     let metadata =
         std::fs::metadata(path).map_err(|e| Cause::Settings { what: what.clone(), reason: e.to_string() })?;
     let mode = metadata.permissions().mode() & 0o777;

@@ -37,6 +37,10 @@ pub enum Cause {
     )]
     Tls { endpoint: String, reason: String },
     #[error(
+        "{endpoint} wants to see a certificate of ours that it believes ({reason}); set management.tls.certificate_file and key_file to one that its CA has signed"
+    )]
+    OwnCertificate { endpoint: String, reason: String },
+    #[error(
         "the switch refused the credentials of user '{user}'; check management.user and management.credentials"
     )]
     Unauthorised { user: String },

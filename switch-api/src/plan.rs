@@ -109,7 +109,7 @@ pub struct Plan {
     /// What the intent wants and belongs to someone else. A plan with refusals is shown and not applied.
     #[serde(default)]
     pub refusals: Vec<Refusal>,
-    /// What the switch cannot do and was left out of the plan.
+    /// What the switch cannot do and was left out of the plan, and what is left to a person.
     #[serde(default)]
     pub notes: Vec<String>,
 }

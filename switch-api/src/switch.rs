@@ -123,6 +123,11 @@ pub trait Switch: Send + Sync {
     /// Ends the commit timer and makes the change last over a restart of the switch.
     async fn confirm(&self, pending: &Pending) -> Result<()>;
 
+    /// What a person has still to do at the switch for a change to outlast its restart, where [`Self::confirm`] cannot ask for that.
+    fn to_last(&self) -> Option<String> {
+        None
+    }
+
     /// Takes back what `apply` did: by the switch's own means where it has them, else by the plan's inverse.
     /// May be asked again when its answer was lost.
     async fn roll_back(&self, pending: &Pending) -> Result<()> {

@@ -6,10 +6,19 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use std::path::PathBuf;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// How we prove who we are to a switch that asks (Open vSwitch does, RFC 5246's client certificate): PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub certificate: PathBuf,
+    /// Nobody else may be able to read it.
+    pub key: PathBuf,
+}
 
 /// Where trust comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +51,11 @@ impl Trust {
 
     /// For every client (HTTP, gRPC, Redis, OVSDB). None: no TLS. The caller sets ALPN.
     pub fn client_config(&self) -> Result<Option<ClientConfig>, Cause> {
+        self.client_config_as(None)
+    }
+
+    /// The same, with a certificate of our own to show where the switch asks for one.
+    pub fn client_config_as(&self, own: Option<&Identity>) -> Result<Option<ClientConfig>, Cause> {
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match self {
             Self::Plaintext => return Ok(None),
@@ -65,9 +79,20 @@ impl Trust {
             .with_safe_default_protocol_versions()
             .map_err(|e| settings("management.tls", &e.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        Ok(Some(config))
+            .with_custom_certificate_verifier(verifier);
+        let Some(own) = own else { return Ok(Some(config.with_no_client_auth())) };
+        let bad = |file: &Path, field: &str, reason: String| {
+            settings(&format!("management.tls.{field}"), &format!("{}: {reason}", file.display()))
+        };
+        let certificates = CertificateDer::pem_file_iter(&own.certificate)
+            .and_then(|all| all.collect::<Result<Vec<_>, _>>())
+            .map_err(|e| bad(&own.certificate, "certificate_file", e.to_string()))?;
+        let key =
+            PrivateKeyDer::from_pem_file(&own.key).map_err(|e| bad(&own.key, "key_file", e.to_string()))?;
+        let config = config.with_client_auth_cert(certificates, key);
+        config
+            .map(Some)
+            .map_err(|e| bad(&own.certificate, "certificate_file", format!("does not fit its key ({e})")))
     }
 
     /// The name to ask for in the handshake.
@@ -79,6 +104,27 @@ impl Trust {
         ServerName::try_from(name.to_owned())
             .map_err(|e| settings("management.address", &format!("'{name}': {e}")))
     }
+}
+
+/// Why a connection with TLS failed: at the handshake, or, as TLS 1.3 lets a server ask late, at the first answer. None: that was not TLS.
+pub fn failure(endpoint: &str, error: &io::Error) -> Option<Cause> {
+    let tls = error.get_ref()?.downcast_ref::<Error>()?;
+    let (endpoint, reason) = (endpoint.to_owned(), tls.to_string());
+    // RFC 8446, section 6.2: what a server says of a client's certificate.
+    let of_ours = matches!(
+        tls,
+        Error::AlertReceived(
+            AlertDescription::CertificateRequired
+                | AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::DecryptError
+        )
+    );
+    Some(if of_ours { Cause::OwnCertificate { endpoint, reason } } else { Cause::Tls { endpoint, reason } })
 }
 
 fn settings(what: &str, reason: &str) -> Cause {

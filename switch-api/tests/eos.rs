@@ -9,10 +9,10 @@ mod web;
 
 use basalt_switch_api::desired::Desired;
 use basalt_switch_api::intent::DriverKind;
-use basalt_switch_api::plan::Plan;
 use basalt_switch_api::state::{Key, Kind};
 use basalt_switch_api::{ApplyOptions, Cause, Switch};
 use eos_site::EosSite;
+use intent::planned;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +28,7 @@ fn wanted() -> Desired {
 async fn leaf() -> (Web<EosSite>, Arc<dyn Switch>) {
     let mut ports = PORTS.to_vec();
     ports.push("Ethernet7");
-    let web = Web::start(EosSite::factory(&ports)).await;
-    let switch = web.switch(DriverKind::Eos);
-    (web, switch)
-}
-
-async fn planned(switch: &dyn Switch, wanted: &Desired) -> Plan {
-    switch.plan(&switch.read().await.unwrap().state, wanted)
+    Web::with(EosSite::factory(&ports), DriverKind::Eos).await
 }
 
 #[tokio::test]

@@ -59,6 +59,16 @@ fn ca_file(certificates: &Certificates) -> std::path::PathBuf {
 async fn a_switch_is_believed_by_its_ca_or_its_pin_and_not_otherwise() {
     let (good, other) = (Certificates::new(), Certificates::new());
     let expired = Certificates::valid_until(2001);
+    for kind in KINDS {
+        let web = Web::start_tls(site(kind), Tls::On(good.server.clone())).await;
+        connect(web.connection(kind, Trust::Pin { sha256: good.pin })).discover().await.unwrap();
+        let stranger = Trust::Ca { file: ca_file(&other), server_name: None };
+        let error = connect(web.connection(kind, stranger)).discover().await.unwrap_err();
+        assert!(
+            matches!(&error.cause, Cause::Tls { reason, .. } if reason.contains("invalid peer certificate")),
+            "{error}"
+        );
+    }
     let web = Web::start_tls(site(DriverKind::Eos), Tls::On(good.server.clone())).await;
     let old = Web::start_tls(site(DriverKind::Eos), Tls::On(expired.server.clone())).await;
     let ca = |c: &Certificates, name: Option<&str>| Trust::Ca {
@@ -146,6 +156,24 @@ async fn whatever_goes_wrong_has_one_clear_message() {
         .await
         .unwrap_err();
         assert!(matches!(error.cause, Cause::Unreachable { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn silence_of_any_vendor_ends_in_time() {
+    for kind in KINDS {
+        let web = Web::start(site(kind)).await;
+        let mut connection = web.connection(kind, Trust::Plaintext);
+        connection.limits.request = Duration::from_millis(100);
+        let switch = connect(connection);
+        for _ in 0..3 {
+            web.fault("", Fault::Silence);
+        }
+        let begin = Instant::now();
+        let error = switch.read().await.unwrap_err();
+        assert!(error.to_string().contains("no answer to '"), "{error}");
+        assert!(matches!(error.cause, Cause::TimedOut { .. }), "{error}");
+        assert!(begin.elapsed() < Duration::from_secs(2), "{kind:?}: {:?}", begin.elapsed());
     }
 }
 

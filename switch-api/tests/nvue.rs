@@ -9,9 +9,9 @@ mod web;
 
 use basalt_switch_api::desired::Desired;
 use basalt_switch_api::intent::DriverKind;
-use basalt_switch_api::plan::Plan;
 use basalt_switch_api::state::{Key, Kind};
 use basalt_switch_api::{ApplyOptions, Cause, Switch};
+use intent::planned;
 use nvue_site::NvueSite;
 use serde_json::json;
 use std::sync::Arc;
@@ -28,13 +28,7 @@ fn wanted() -> Desired {
 async fn leaf() -> (Web<NvueSite>, Arc<dyn Switch>) {
     let mut ports = PORTS.to_vec();
     ports.push("swp7");
-    let web = Web::start(NvueSite::factory(&ports)).await;
-    let switch = web.switch(DriverKind::Nvue);
-    (web, switch)
-}
-
-async fn planned(switch: &dyn Switch, wanted: &Desired) -> Plan {
-    switch.plan(&switch.read().await.unwrap().state, wanted)
+    Web::with(NvueSite::factory(&ports), DriverKind::Nvue).await
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ async fn switch(answer: Answer, trust: Trust) -> Arc<dyn Switch> {
         user: "basalt".to_owned(),
         secret: Default::default(),
         trust,
+        identity: None,
         limits,
         retry: RetryPolicy::ONCE,
         mark: Mark::new("a"),

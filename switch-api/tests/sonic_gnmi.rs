@@ -234,6 +234,39 @@ async fn other_versions_wrong_passwords_and_silence() {
     assert!(matches!(error.cause, Cause::Unreachable { .. }), "{error}");
 }
 
+#[tokio::test]
+async fn half_an_answer_is_named_and_nothing_concluded() {
+    let server = GnmiServer::start(None).await;
+    // A message of 256 bytes is announced (gRPC over HTTP/2, "Length-Prefixed-Message"), and 20 come.
+    let mut half = vec![0, 0, 0, 1, 0];
+    half.extend([7; 20]);
+    server.state().raw = Some(half);
+    let error = driver(&server, "leaf-1").read().await.unwrap_err();
+    assert!(matches!(error.cause, Cause::PartialReply { got_bytes: 1.., .. }), "{error}");
+}
+
+/// A change outlasts a restart only if the switch saves it, and the driver cannot ask for that: whoever applies is told.
+#[tokio::test]
+async fn what_is_left_to_do_by_hand_is_said() {
+    let server = GnmiServer::start(None).await;
+    let switch = driver(&server, "leaf-1");
+    let desired = wanted(&rack(), "leaf-1");
+    let said = |plan: &basalt_switch_api::plan::Plan| plan.to_string().contains("sudo config save -y");
+    let plan = planned(&*switch, &desired).await;
+    assert!(said(&plan) && plan.to_string().contains("save_on_set"), "{plan}");
+    assert!(switch.to_last().is_some());
+    for table in ["GNMI", "TELEMETRY"] {
+        server.put("CONFIG_DB", table, "gnmi", &[("save_on_set", "true")]);
+        let plan = planned(&*switch, &desired).await;
+        assert!(!said(&plan) && switch.to_last().is_none(), "{plan}");
+        server.put("CONFIG_DB", table, "gnmi", &[("save_on_set", "false")]);
+    }
+    let pending = switch.apply(&plan, OPTIONS).await.unwrap();
+    switch.confirm(&pending).await.unwrap();
+    let left = planned(&*switch, &desired).await;
+    assert!(left.is_empty() && !said(&left), "nothing to do, nothing to save: {left}");
+}
+
 fn certificate() -> (rcgen::CertifiedKey<rcgen::KeyPair>, TlsAcceptor) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

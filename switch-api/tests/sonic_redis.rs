@@ -87,6 +87,8 @@ async fn the_engine_applies_and_watches() {
     let plans = engine.plan().await.into_iter().map(|(name, plan)| (name, plan.unwrap())).collect();
     let results = engine.apply(&plans).await;
     assert!(results.values().all(|r| r.as_ref().is_ok_and(|a| a.findings.is_empty())), "{results:?}");
+    let to_do = results.values().next().unwrap().as_ref().unwrap().to_do.clone().unwrap();
+    assert!(to_do.contains("sudo config save -y") && !to_do.contains("save_on_set"), "{to_do}");
     assert!(engine.check().await.is_empty());
 }
 

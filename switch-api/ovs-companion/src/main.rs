@@ -39,6 +39,7 @@ async fn main() -> std::io::Result<()> {
         user: String::new(),
         secret: Default::default(),
         trust: Trust::Plaintext,
+        identity: None,
         limits: Limits::default(),
         retry: RetryPolicy::ONCE,
         // It marks nothing of its own.

@@ -160,7 +160,11 @@ impl Switch for Eos {
         // Not on every platform: then those counters stay at zero.
         for (command, add) in read::QUEUE_COUNTERS {
             match self.eapi.show(&[command]).await {
-                Ok(shown) => add(&shown[0], &mut counters),
+                Ok(shown) => {
+                    if !add(&shown[0], &mut counters) {
+                        tracing::warn!(switch = %self.name(), command, "it answers with no counter that is known here: taken as zero");
+                    }
+                }
                 Err(error) if matches!(error.cause, Cause::Rejected { .. }) => {
                     tracing::debug!(switch = %self.name(), command, "no such counters here");
                 }

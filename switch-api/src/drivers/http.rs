@@ -99,7 +99,7 @@ impl Http {
         expected: &'static str,
         media_type: &'static str,
     ) -> Result<Self> {
-        let config = connection.trust.client_config().map_err(|cause| cause.at(&connection.switch))?;
+        let config = connection.client_config().map_err(|cause| cause.at(&connection.switch))?;
         let tls = config.map(|mut config| {
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
             TlsConnector::from(Arc::new(config))

@@ -67,7 +67,8 @@ pub(super) async fn apply(
         plan = switch.plan(&before.state, desired);
     }
     let findings = switch.verify(desired).await?;
-    Ok(Applied { changes, findings })
+    let to_do = switch.to_last().filter(|_| changes > 0);
+    Ok(Applied { changes, findings, to_do })
 }
 
 /// The first change that may stop traffic on an interface by which we reach the switch, or on the ports of that LAG.

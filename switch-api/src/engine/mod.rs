@@ -69,6 +69,9 @@ pub struct Applied {
     pub changes: usize,
     /// What is still not as wanted, though the change went through.
     pub findings: Vec<Finding>,
+    /// What has still to be done by hand for the change to last ([`Switch::to_last`]).
+    #[serde(default)]
+    pub to_do: Option<String>,
 }
 
 /// Everything about one switch, for `show`.

@@ -327,6 +327,12 @@ pub struct Tls {
     /// Name in the certificate where it is not the address.
     #[serde(default)]
     pub server_name: Option<String>,
+    /// Our own certificate (PEM), where the switch asks for one, as Open vSwitch does.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
+    /// Its key (PEM), readable by nobody else.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
     /// Believe any certificate.
     #[serde(default)]
     pub insecure: bool,

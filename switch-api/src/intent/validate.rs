@@ -220,6 +220,10 @@ impl<'a> Check<'a> {
                 "write ca_file or pin_sha256; insecure: true believes anyone, plaintext: true uses no TLS";
             self.wrong(format!("{at}.tls"), "does not say how the switch proves who it is", next);
         }
+        if tls.certificate_file.is_some() != tls.key_file.is_some() {
+            let next = "write certificate_file and key_file, or neither";
+            self.wrong(format!("{at}.tls"), "names a certificate without its key, or a key alone", next);
+        }
         if let Some(pin) = &tls.pin_sha256
             && pin.chars().filter(char::is_ascii_hexdigit).count() != 64
         {

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod gnmi_server;
+#[path = "../support/intent.rs"]
+mod intent;
 pub(crate) mod redis_server;
 
 use basalt_switch_api::connection::{Connection, Limits};
@@ -13,6 +15,7 @@ use basalt_switch_api::state::{Key, Kind, Mark, Object, Owner};
 use basalt_switch_api::tls::Trust;
 use basalt_switch_api::verify::FindingKind;
 use basalt_switch_api::{ApplyOptions, Cause, DeviceName, Secret, Switch};
+pub(crate) use intent::planned;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -40,6 +43,7 @@ pub(crate) fn connection(kind: DriverKind, name: &str, address: &str, port: u16)
         user: "basalt".to_owned(),
         secret: Secret::new(SECRET),
         trust: Trust::Plaintext,
+        identity: None,
         limits: Limits {
             connect: Duration::from_secs(2),
             request: Duration::from_secs(10),
@@ -152,10 +156,6 @@ pub(crate) async fn applies_and_takes_back(switch: &dyn Switch, rows: &dyn Rows)
     let again = planned(switch, &desired).await;
     let keys = |plan: &Plan| plan.changes.iter().map(Change::key).collect::<Vec<_>>();
     assert_eq!(keys(&again), keys(&plan));
-}
-
-pub(crate) async fn planned(switch: &dyn Switch, desired: &Desired) -> Plan {
-    switch.plan(&switch.read().await.unwrap().state, desired)
 }
 
 /// Drift in any row that matters is seen and mended, rows of others are not.

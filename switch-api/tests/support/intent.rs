@@ -1,8 +1,10 @@
 //! Intents for the HTTP drivers' tests: one leaf of a pair with everything that the model has, by vendor.
 #![allow(dead_code, unreachable_pub)]
 
+use basalt_switch_api::Switch;
 use basalt_switch_api::desired::{Desired, desired};
 use basalt_switch_api::intent::Fabric;
+use basalt_switch_api::plan::Plan;
 
 /// `ports`: six ports in the vendor's spelling; the last is the routed uplink.
 pub fn fabric(driver: &str, ports: [&str; 6], extra: &str) -> Fabric {
@@ -54,6 +56,11 @@ links:
 "#
     );
     Fabric::from_yaml(&text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// What the switch would be asked for now.
+pub async fn planned(switch: &dyn Switch, wanted: &Desired) -> Plan {
+    switch.plan(&switch.read().await.unwrap().state, wanted)
 }
 
 pub fn leaf(fabric: &Fabric) -> Desired {

@@ -141,6 +141,7 @@ impl<S: Site> Web<S> {
             user: USER.into(),
             secret: Secret::new(PASSWORD),
             trust,
+            identity: None,
             limits: Limits {
                 connect: Duration::from_secs(2),
                 request: Duration::from_millis(1500),
@@ -153,6 +154,13 @@ impl<S: Site> Web<S> {
             },
             mark: Mark::new("rack-a"),
         }
+    }
+
+    /// With a switch of this kind at its other end.
+    pub async fn with(site: S, kind: DriverKind) -> (Self, Arc<dyn Switch>) {
+        let web = Self::start(site).await;
+        let switch = web.switch(kind);
+        (web, switch)
     }
 
     pub fn switch(&self, kind: DriverKind) -> Arc<dyn Switch> {

@@ -30,19 +30,26 @@ impl Yang {
 
     /// Why the models refuse `text`, which is JSON or XML by `kind`.
     pub fn check(&self, kind: &str, text: &str) -> Result<(), String> {
+        self.check_each(kind, &[text.to_owned()])
+    }
+
+    /// Each text by itself; the models are read once.
+    pub fn check_each(&self, kind: &str, texts: &[String]) -> Result<(), String> {
         // Tests run beside each other.
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let file = std::env::temp_dir().join(format!("basalt-yang-{}-{number}.{kind}", std::process::id()));
-        std::fs::write(&file, text).unwrap();
+        let folder = std::env::temp_dir().join(format!("basalt-yang-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let files: Vec<PathBuf> = (0..texts.len()).map(|n| folder.join(format!("{n}.{kind}"))).collect();
+        files.iter().zip(texts).for_each(|(file, text)| std::fs::write(file, text).unwrap());
         let output = Command::new("yanglint")
             .arg("-Q")
             .args(&self.options)
             .args(["sonic", "openconfig"].iter().flat_map(|f| [PathBuf::from("-p"), self.dir.join(f)]))
             .args(&self.modules)
-            .arg(&file)
+            .args(&files)
             .output();
-        std::fs::remove_file(&file).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
         let output = output.unwrap();
         if output.status.success() {
             Ok(())

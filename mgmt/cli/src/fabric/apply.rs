@@ -201,7 +201,9 @@ impl Report {
         let line = |(name, switch): (&DeviceName, &Switch)| match switch {
             Switch::Applied(applied) => {
                 let rest: String = applied.findings.iter().map(|f| format!("  {f}\n")).collect();
-                format!("{name}: {} in force\n{rest}", count(applied.changes, "change", "changes"))
+                let to_do = applied.to_do.iter().map(|text| format!("  {text}\n"));
+                let changes = count(applied.changes, "change", "changes");
+                format!("{name}: {changes} in force\n{rest}{}", to_do.collect::<String>())
             }
             Switch::Failed { error } => format!("{name}: {error}\n"),
         };

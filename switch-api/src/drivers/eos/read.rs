@@ -430,7 +430,8 @@ pub(super) fn counters(shown: &Value) -> Counters {
     counters
 }
 
-type Add = fn(&Value, &mut Counters);
+/// Adds what is counted; whether any of the names that we know was there.
+type Add = fn(&Value, &mut Counters) -> bool;
 
 /// Commands for what a platform may or may not count by queue.
 pub(super) const QUEUE_COUNTERS: [(&str, Add); 3] = [
@@ -439,7 +440,8 @@ pub(super) const QUEUE_COUNTERS: [(&str, Add); 3] = [
     ("show qos interfaces ecn counters queue", marks),
 ];
 
-fn pauses(shown: &Value, counters: &mut Counters) {
+fn pauses(shown: &Value, counters: &mut Counters) -> bool {
+    let mut known = false;
     for (port, found) in entries(&shown["interfaceCounters"]) {
         let Some(port) = counters.ports.get_mut(port) else { continue };
         for (priority, frames) in entries(&found["priorities"]) {
@@ -447,30 +449,38 @@ fn pauses(shown: &Value, counters: &mut Counters) {
             let queue = port.queues.entry(priority).or_default();
             queue.pfc_rx_frames = number(&frames["rxFrames"]).unwrap_or_default();
             queue.pfc_tx_frames = number(&frames["txFrames"]).unwrap_or_default();
+            known |= number(&frames["rxFrames"]).is_some();
         }
     }
+    known
 }
 
-fn storms(shown: &Value, counters: &mut Counters) {
+fn storms(shown: &Value, counters: &mut Counters) -> bool {
+    let mut known = false;
     for (port, found) in entries(&shown["interfaces"]) {
         let Some(port) = counters.ports.get_mut(port) else { continue };
         for (queue, events) in entries(&found["txQueues"]) {
             let Some(number_of_queue) = priority_number(queue) else { continue };
             port.queues.entry(number_of_queue).or_default().watchdog_storms =
                 number(&events["stuckCount"]).unwrap_or_default();
+            known |= number(&events["stuckCount"]).is_some();
         }
     }
+    known
 }
 
-fn marks(shown: &Value, counters: &mut Counters) {
+fn marks(shown: &Value, counters: &mut Counters) -> bool {
+    let mut known = false;
     for (port, found) in entries(&shown["intfQueueCounters"]) {
         let Some(port) = counters.ports.get_mut(port) else { continue };
         for (queue, count) in entries(&found["queueCounters"]) {
             let Some(number_of_queue) = priority_number(queue) else { continue };
             port.queues.entry(number_of_queue).or_default().ecn_marked_packets =
                 number(&count["count"]).unwrap_or_default();
+            known |= number(&count["count"]).is_some();
         }
     }
+    known
 }
 
 /// `3` or `UC3`.

@@ -93,8 +93,10 @@ pub struct Settings {
 /// Runs until the process is ended. What goes wrong is logged and tried again.
 pub async fn run(settings: &Settings) {
     let mut said = String::new();
+    // Beyond one connection: a database that comes and goes does not make a change wait longer.
+    let mut waiting = None;
     loop {
-        if let Err(error) = serve(settings).await {
+        if let Err(error) = serve(settings, &mut waiting).await {
             // Once, not every second.
             if said != error.to_string() {
                 said = error.to_string();
@@ -106,12 +108,11 @@ pub async fn run(settings: &Settings) {
 }
 
 /// One connection's life.
-async fn serve(settings: &Settings) -> Result<()> {
+async fn serve(settings: &Settings, waiting: &mut Option<(String, Instant)>) -> Result<()> {
     let connection = &settings.connection;
     let mut session = Session::connect(connection).await?;
     session.call("lock", json!([LOCK])).await?;
     let driver = Ovs::new(connection.clone());
-    let mut waiting: Option<(String, Instant)> = None;
     loop {
         let tables = connection.timed("read", Tables::read(&mut session)).await?;
         // Hearing nothing is written down too: what was heard before is not true any more.
@@ -126,14 +127,14 @@ async fn serve(settings: &Settings) -> Result<()> {
         }
         let pending = held(&tables.root);
         if pending.is_none() {
-            waiting = None;
+            *waiting = None;
         }
         if let Some(held) = pending {
-            let since = match &waiting {
+            let since = match waiting.as_ref() {
                 Some((id, since)) if *id == held.id => *since,
                 _ => Instant::now(),
             };
-            waiting = Some((held.id.clone(), since));
+            *waiting = Some((held.id.clone(), since));
             if since.elapsed() >= Duration::from_millis(held.hold_ms) {
                 tracing::warn!(id = held.id, "a change was not confirmed in time and is taken back");
                 match driver.take_back(&held).await {

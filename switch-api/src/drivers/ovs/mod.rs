@@ -129,7 +129,23 @@ impl Ovs {
     /// Commits and waits until it runs.
     async fn put(&self, session: &mut Session<'_>, operations: Vec<Value>) -> Result<()> {
         let wanted = self.commit(session, operations).await?;
-        if self.taken_up(session, wanted).await? { Ok(()) } else { Err(self.fail(self.idle_daemon())) }
+        if self.taken_up(session, wanted).await? {
+            self.settle(session).await
+        } else {
+            Err(self.fail(self.idle_daemon()))
+        }
+    }
+
+    /// Takes away the requests that only served to bring an MTU back. One that stays, as something broke off, is taken away with
+    /// the next change.
+    async fn settle(&self, session: &mut Session<'_>) -> Result<()> {
+        let tables = self.connection.timed("read", Tables::read(session)).await?;
+        let operations = write::settle(&tables);
+        if operations.is_empty() {
+            return Ok(());
+        }
+        let wanted = self.commit(session, operations).await?;
+        self.taken_up(session, wanted).await.map(drop)
     }
 
     fn idle_daemon(&self) -> Cause {
@@ -212,7 +228,10 @@ impl Switch for Ovs {
         }
         let wanted = self.commit(&mut session, operations).await?;
         match self.taken_up(&mut session, wanted).await {
-            Ok(true) => {}
+            Ok(true) => match self.settle(&mut session).await {
+                Err(error) if !timed => return Err(error),
+                _ => {}
+            },
             Ok(false) => return Err(self.fail(self.idle_daemon())),
             // The change is in force and may have cut our way: whoever watches finds out, and the companion goes back.
             Err(error) if timed => tracing::debug!(%error, "silence after the change"),
@@ -260,6 +279,15 @@ impl Switch for Ovs {
         if running < wanted {
             let text = "ovs-vswitchd has not taken up what the database says; is it running?".to_owned();
             findings.push(say(Severity::Error, text));
+        }
+        if let Some(held) = companion::held(&tables.root) {
+            let seconds = held.hold_ms.div_ceil(1000);
+            let text = format!(
+                "change {} is in force and not confirmed, so it is taken back within {seconds} s; apply again after that",
+                held.id
+            );
+            let name = &self.connection.switch;
+            findings.push(Finding::new(Severity::Warning, FindingKind::Drift, name, text));
         }
         if !self.companion.load(Ordering::Relaxed) {
             let text = "basalt-ovs-companion does not run there: no LLDP, and no way back when the management path is cut".to_owned();

@@ -16,6 +16,9 @@ pub(super) const MARK: &str = "basalt";
 pub(super) const VLAN: &str = "basalt_vlan_";
 /// Set at a port that was not in the bridge before: it leaves it again when it is given back.
 pub(super) const ADDED: &str = "basalt_added";
+/// Set at a port that is ours: its MTU before that, as `1500`, or `1400 requested` where someone had asked for it in `mtu_request`.
+/// When the port is given back the MTU goes back to it (OVS would leave the running one), and once it runs the request goes too.
+pub(super) const MTU_BEFORE: &str = "basalt_mtu_before";
 /// Stands for "every VLAN": OVS's own default.
 pub(super) const EVERY_VLAN: VlanId = VlanId(0);
 /// The one VLAN of a closed port: reserved (IEEE 802.1Q, table 9-2), so no frame has it.

@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use crate::error::{Cause, Result};
-use crate::tls::Trust;
+use crate::tls::{self, Trust};
 use serde_json::{Map, Value, json};
 use std::io;
 use std::sync::Arc;
@@ -48,13 +48,13 @@ impl<'a> Session<'a> {
     pub(super) async fn call(&mut self, method: &str, params: Value) -> Result<Value> {
         let id = self.next_id;
         self.next_id += 1;
-        self.send(&json!({"method": method, "params": params, "id": id}), method).await?;
+        self.send(&json!({"method": method, "params": params, "id": id}), method).await;
         loop {
             let mut message = self.receive(method).await?;
             if message.get("method").and_then(Value::as_str) == Some("echo") {
                 let reply =
                     json!({"id": message.remove("id"), "result": message.remove("params"), "error": null});
-                self.send(&reply, "echo").await?;
+                self.send(&reply, "echo").await;
                 continue;
             }
             if message.get("id").and_then(Value::as_u64) != Some(id) {
@@ -92,15 +92,16 @@ impl<'a> Session<'a> {
         self.fail(nonsense(request, reason))
     }
 
-    async fn send(&mut self, message: &Value, request: &str) -> Result<()> {
+    async fn send(&mut self, message: &Value, request: &str) {
         let bytes = message.to_string().into_bytes();
         let sent = async {
             self.stream.write_all(&bytes).await?;
             self.stream.flush().await
         };
-        sent.await.map_err(|_| {
-            Cause::PartialReply { request: request.to_owned(), got_bytes: 0 }.at(&self.connection.switch)
-        })
+        // A server that goes away says why in what it sent before, and reading tells that, or that there is nothing.
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, request, "sending");
+        }
     }
 
     async fn receive(&mut self, request: &str) -> Result<Map<String, Value>> {
@@ -120,6 +121,11 @@ impl<'a> Session<'a> {
                 return Err(self.fail(Cause::ReplyTooLarge { request: request.to_owned(), limit_bytes }));
             }
             let read = self.stream.read_buf(&mut self.received).await;
+            if let Err(error) = &read
+                && let Some(cause) = tls::failure(&self.connection.endpoint(), error)
+            {
+                return Err(self.fail(cause));
+            }
             if !read.is_ok_and(|count| count > 0) {
                 let got_bytes = self.received.len() as u64;
                 return Err(self.fail(Cause::PartialReply { request: request.to_owned(), got_bytes }));
@@ -175,13 +181,15 @@ async fn open(connection: &Connection) -> std::result::Result<Box<dyn Stream>, C
     let stream =
         TcpStream::connect((connection.address.as_str(), connection.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
-    let Some(config) = connection.trust.client_config()? else { return Ok(Box::new(stream)) };
+    let Some(config) = connection.client_config()? else { return Ok(Box::new(stream)) };
     debug_assert!(connection.trust != Trust::Plaintext);
     let name = connection.trust.server_name(&connection.address)?;
     let connector = TlsConnector::from(Arc::new(config));
-    let tls = connector.connect(name, stream).await;
-    tls.map(|stream| Box::new(stream) as Box<dyn Stream>)
-        .map_err(|e| Cause::Tls { endpoint: endpoint.clone(), reason: e.to_string() })
+    let opened = connector.connect(name, stream).await;
+    opened.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|e| {
+        tls::failure(&endpoint, &e)
+            .unwrap_or(Cause::Tls { endpoint: endpoint.clone(), reason: e.to_string() })
+    })
 }
 
 /// `update Port`, for messages.

@@ -3,7 +3,7 @@
 //! What the switch shall be is foreseen as objects; every row that a change touches is then written whole from them. Each is
 //! preceded by a `wait` for it to be as it was read, so that nothing of someone else's is overwritten.
 
-use super::read::{ADDED, EVERY_VLAN, MARK, NO_VLAN, VLAN, is_lag, is_physical, observe};
+use super::read::{ADDED, EVERY_VLAN, MARK, MTU_BEFORE, NO_VLAN, VLAN, is_lag, is_physical, observe};
 use super::rows::{Row, Tables, by_uuid, empty_set, entry_mutations, set};
 use crate::error::Cause;
 use crate::intent::LagMode;
@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const PORT_COLUMNS: [&str; 9] =
     ["name", "interfaces", "tag", "trunks", "vlan_mode", "bond_mode", "lacp", "other_config", "external_ids"];
+/// Ends what [`MTU_BEFORE`] holds of an MTU that someone had asked for.
+const REQUESTED: &str = " requested";
 const INTERFACE_COLUMNS: [&str; 4] = ["name", "type", "mtu_request", "external_ids"];
 
 /// `strict`: refuses unless everything is as the plan says it was before. Otherwise what is done already is passed over, for a way
@@ -37,6 +39,25 @@ pub(super) fn operations(
     write.vlan_names(plan);
     write.ports(plan, &before);
     Ok(write.operations)
+}
+
+/// What is left to do once the daemon runs a change: at ports that were given back the MTU of before has been set by now, and nobody
+/// requests it any more.
+pub(super) fn settle(tables: &Tables) -> Vec<Value> {
+    let given_back = tables.interfaces.values().filter(|row| {
+        let has = |key: &str| !row.text_entry("external_ids", key).is_empty();
+        has(MTU_BEFORE) && !has(MARK)
+    });
+    let mut operations = Vec::new();
+    for row in given_back {
+        let gone = entry_mutations("external_ids", MTU_BEFORE, None);
+        operations.push(json!({"op": "update", "table": "Interface", "where": by_uuid(&row.uuid),
+            "row": {"mtu_request": empty_set()}}));
+        operations.push(
+            json!({"op": "mutate", "table": "Interface", "where": by_uuid(&row.uuid), "mutations": gone}),
+        );
+    }
+    operations
 }
 
 fn still(state: &SwitchState, change: &Change) -> Result<(), Cause> {
@@ -159,12 +180,26 @@ impl Write<'_> {
         }
         let marked = !row.text_entry("external_ids", MARK).is_empty();
         if ours || marked {
-            // Given back, a port keeps no wish of ours; the running MTU stays, as OVS has nothing to go back to.
-            let mtu = port.mtu_bytes.filter(|_| ours).map_or_else(empty_set, Value::from);
+            let before = row.text_entry("external_ids", MTU_BEFORE);
+            let requested = before.strip_suffix(REQUESTED);
+            let back = requested.unwrap_or(before).parse::<u64>().ok();
+            let mtu = if ours { port.mtu_bytes.map(u64::from) } else { back };
+            let mtu = mtu.map_or_else(empty_set, Value::from);
             self.operations.push(json!({"op": "update", "table": "Interface", "where": by_uuid(&row.uuid),
                 "row": {"mtu_request": mtu}}));
             let mark = ours.then_some(port.description.as_str());
-            self.mutate("Interface", &row.uuid, entry_mutations("external_ids", MARK, mark));
+            let mut mutations = entry_mutations("external_ids", MARK, mark);
+            if ours && !marked {
+                let found = match (row.number("mtu_request"), row.number("mtu")) {
+                    (Some(request), _) => Some(format!("{request}{REQUESTED}")),
+                    (None, running) => running.map(|mtu| mtu.to_string()),
+                };
+                mutations.extend(entry_mutations("external_ids", MTU_BEFORE, found.as_deref()));
+            } else if !ours && (requested.is_some() || back.is_none()) {
+                // Otherwise the request stands until it runs; see [`settle`].
+                mutations.extend(entry_mutations("external_ids", MTU_BEFORE, None));
+            }
+            self.mutate("Interface", &row.uuid, mutations);
         }
         false
     }

@@ -2,8 +2,9 @@
 //! has two ways to them: Redis itself ([`redis`]) and gNMI with the `sonic-db` origin ([`gnmi`]).
 //!
 //! A plan becomes the difference of two sets of rows, written in one transaction (MULTI/EXEC, one Set); a row that someone else
-//! changed meanwhile is a conflict. What goes in only lasts over a restart of the switch once it has saved its configuration
-//! (`config save`, or `gnmi` started with save-on-set): neither way can ask for that.
+//! changed meanwhile is a conflict. What goes in only lasts over a restart of the switch once it has saved its configuration: by
+//! `config save`, or by its gNMI server after each Set where `GNMI|gnmi` (earlier `TELEMETRY|gnmi`) has `save_on_set` true
+//! (SONiC's design "Save on Set", SONiC pull request 1297). Neither way can ask for a save, so the plan and the result say so.
 
 mod breakout;
 mod gnmi;
@@ -29,6 +30,7 @@ use crate::switch::{
 };
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tables::{Database, Difference, Row, Tables};
@@ -70,6 +72,11 @@ const CONFIG_TABLES: [&str; 24] = [
     "CABLE_LENGTH",
 ];
 
+/// Where the switch's own gNMI server is told to save after each Set.
+const SAVING_TABLES: [&str; 2] = ["GNMI", "TELEMETRY"];
+const SAVE: &str = "it lasts over a restart of the switch only after 'sudo config save -y' there";
+const SAVE_ON_SET: &str = ", or once its gNMI server saves by itself: 'sudo sonic-db-cli CONFIG_DB hset \"GNMI|gnmi\" save_on_set true', and restart that";
+
 /// How long a switch may take to give up ports that are split, and how often we look.
 const PORTS_GONE_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -78,6 +85,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[async_trait]
 trait Store: Send + Sync {
     type Session: Session;
+    /// Whether the switch can be told to save whatever comes this way.
+    const SAVE_ON_SET: bool;
 
     async fn open(&self, connection: &Connection) -> Result<Self::Session>;
 }
@@ -109,6 +118,8 @@ struct Sonic<S> {
     store: S,
     /// The rows as they were before the last change: taking it back restores them exactly.
     undo: Mutex<Option<Undo>>,
+    /// At the last reading the switch was told to save by itself what comes this way.
+    saves: AtomicBool,
 }
 
 struct Undo {
@@ -120,7 +131,7 @@ struct Undo {
 
 impl<S: Store> Sonic<S> {
     fn new(connection: Connection, store: S) -> Self {
-        Self { connection, store, undo: Mutex::default() }
+        Self { connection, store, undo: Mutex::default(), saves: AtomicBool::new(false) }
     }
 
     fn fail(&self, cause: Cause) -> crate::SwitchError {
@@ -135,7 +146,11 @@ impl<S: Store> Sonic<S> {
         let work = async {
             let mut names: Vec<&str> = CONFIG_TABLES.to_vec();
             names.extend(breakout::DEPENDENT_TABLES.iter().filter(|name| !CONFIG_TABLES.contains(name)));
-            session.tables(Database::Config, &names).await
+            names.extend(SAVING_TABLES);
+            let tables = session.tables(Database::Config, &names).await?;
+            let told = |table: &&str| tables.field(table, "gnmi", "save_on_set") == Some("true");
+            self.saves.store(S::SAVE_ON_SET && SAVING_TABLES.iter().any(|t| told(t)), Ordering::Relaxed);
+            Ok(tables)
         };
         self.connection.timed("read CONFIG_DB", work).await
     }
@@ -313,6 +328,9 @@ impl<S: Store> Switch for Sonic<S> {
         if !spanning {
             plan.changes.retain(|change| !mac_alone(change));
         }
+        if !plan.changes.is_empty() {
+            plan.notes.extend(self.to_last());
+        }
         plan
     }
 
@@ -333,6 +351,11 @@ impl<S: Store> Switch for Sonic<S> {
             *undo = None;
         }
         Ok(())
+    }
+
+    fn to_last(&self) -> Option<String> {
+        let way = if S::SAVE_ON_SET { SAVE_ON_SET } else { "" };
+        (!self.saves.load(Ordering::Relaxed)).then(|| format!("{SAVE}{way}"))
     }
 
     async fn roll_back(&self, pending: &Pending) -> Result<()> {

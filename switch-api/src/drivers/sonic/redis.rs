@@ -41,6 +41,7 @@ impl Drop for RedisSession {
 #[async_trait]
 impl Store for Redis {
     type Session = RedisSession;
+    const SAVE_ON_SET: bool = false;
 
     async fn open(&self, connection: &Connection) -> Result<RedisSession> {
         let stream = stream::open(connection, &[]).await?;

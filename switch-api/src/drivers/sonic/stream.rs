@@ -38,11 +38,14 @@ async fn dial(connection: &Connection, alpn: &[&[u8]]) -> Result<Stream, Cause> 
     let address = (connection.address.as_str(), connection.port);
     let tcp = TcpStream::connect(address).await.map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
-    let Some(mut config) = connection.trust.client_config()? else { return Ok(Box::new(tcp)) };
+    let Some(mut config) = connection.client_config()? else { return Ok(Box::new(tcp)) };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let name = connection.trust.server_name(&connection.address)?;
     let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-    let stream = tls.map_err(|e| Cause::Tls { endpoint: endpoint.clone(), reason: e.to_string() })?;
+    let stream = tls.map_err(|e| {
+        crate::tls::failure(&endpoint, &e)
+            .unwrap_or(Cause::Tls { endpoint: endpoint.clone(), reason: e.to_string() })
+    })?;
     Ok(Box::new(stream))
 }
 

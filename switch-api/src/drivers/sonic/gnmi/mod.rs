@@ -49,6 +49,7 @@ pub(super) struct GnmiSession {
 #[async_trait]
 impl Store for Gnmi {
     type Session = GnmiSession;
+    const SAVE_ON_SET: bool = true;
 
     async fn open(&self, connection: &Connection) -> Result<GnmiSession> {
         let fail = |cause: Cause| cause.at(&connection.switch);
