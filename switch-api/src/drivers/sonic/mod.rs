@@ -149,7 +149,7 @@ impl<S: Store> Sonic<S> {
             names.extend(SAVING_TABLES);
             let tables = session.tables(Database::Config, &names).await?;
             let told = |table: &&str| tables.field(table, "gnmi", "save_on_set") == Some("true");
-            self.saves.store(S::SAVE_ON_SET && SAVING_TABLES.iter().any(|t| told(t)), Ordering::Relaxed);
+            self.saves.store(S::SAVE_ON_SET && SAVING_TABLES.iter().any(told), Ordering::Relaxed);
             Ok(tables)
         };
         self.connection.timed("read CONFIG_DB", work).await
