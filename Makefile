@@ -67,6 +67,7 @@ nvme-test: ## the NVMe driver in an emulated machine, behind an emulated IOMMU
 
 test-all: test nvme-test ## and what is too long for every change
 	$(BIN)/basalt-sim test-all
+	BASALT_REDFISH_VALIDATE=all $(CARGO) test --release -p basalt-redfish --test independent
 	@tests/timed rack $(BIN)/basalt-fabric-tests run rack
 	$(MAKE) --no-print-directory image
 	$(MAKE) --no-print-directory image-test

@@ -236,13 +236,21 @@ fn boot(state: &mut State, system: &str) {
     let overridden = matches!(enabled.as_str(), "Once" | "Continuous");
     let mut target = text("BootSourceOverrideTarget").filter(|_| overridden).unwrap_or("None".to_owned());
     let mut uri = text("HttpBootUri").filter(|_| target == "UefiHttp");
-    if state.deviates(Deviation::HttpOverrideWithoutEffect) {
+    let bios_attribute = |name: &str| {
         let bios = resource["Bios"]["@odata.id"].as_str().and_then(|path| state.resource(path));
-        let file =
-            bios.and_then(|bios| bios["Attributes"]["UrlBootFile"].as_str()).filter(|file| !file.is_empty());
-        if let Some(file) = file {
-            (target, uri) = ("UefiHttp".to_owned(), Some(file.to_owned()));
-        }
+        let value = bios.and_then(|bios| bios["Attributes"][name].as_str()).filter(|value| !value.is_empty());
+        value.map(str::to_owned)
+    };
+    if target == "UefiHttp" && state.deviates(Deviation::HttpUriInBios) {
+        let plain_refused = bios_attribute("HttpDev1TlsMode").as_deref() != Some("None");
+        let enabled = bios_attribute("HttpDev1EnDis").as_deref() == Some("Enabled");
+        let fits = |uri: &String| enabled && !(plain_refused && uri.starts_with("http://"));
+        uri = bios_attribute("HttpDev1Uri").filter(fits);
+    }
+    if state.deviates(Deviation::HttpOverrideWithoutEffect)
+        && let Some(file) = bios_attribute("UrlBootFile")
+    {
+        (target, uri) = ("UefiHttp".to_owned(), Some(file));
     }
     let mode = text("BootSourceOverrideMode").unwrap_or_default();
     let media = inserted_media(state);
@@ -449,8 +457,10 @@ fn start_task(
 pub(crate) fn monitor(state: &State, path: &str) -> Option<Reply> {
     let task = path.strip_prefix(MONITORS).map(|id| format!("{TASKS}{id}"))?;
     let Some(resource) = state.resource(&task) else { return Some(Reply::not_found(path)) };
-    let status = if state.tasks.contains_key(&task) { 202 } else { 200 };
-    Some(Reply::json(status, resource.clone()))
+    if state.tasks.contains_key(&task) {
+        return Some(Reply::json(202, resource.clone()).with("Location", path).with("Retry-After", "1"));
+    }
+    Some(Reply::json(200, resource.clone()))
 }
 
 /// What time does: tasks go on, servers turn on and off.

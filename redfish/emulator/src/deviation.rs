@@ -13,6 +13,10 @@ pub enum Deviation {
     NoAllowableValues,
     /// A boot override to UefiHttp is taken and forgotten; the BIOS attribute UrlBootFile works.
     HttpOverrideWithoutEffect,
+    /// HttpBootUri is not known; the BIOS attribute HttpDev1Uri is the address that a boot from HTTP uses.
+    HttpUriInBios,
+    /// ETags are shown as weak ones, and no weak one fits.
+    WeakTags,
     /// The boot target None is refused.
     NoneTargetRefused,
     /// `If-Match: *` is refused, and so is a PATCH of accounts without If-Match.
@@ -29,7 +33,7 @@ pub enum Deviation {
     UpdatesNeedLicence,
     /// Updates are answered 202 without a task.
     NoTask,
-    /// A PATCH without If-Match is refused.
+    /// A PATCH without the resource's own tag is refused.
     TagMandatory,
     /// Boot settings are refused by the system and taken by its settings resource `/SD`.
     BootInSettings,

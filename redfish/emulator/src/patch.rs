@@ -28,6 +28,11 @@ fn writable(state: &State, kind: &str) -> &'static [&'static str] {
     }
 }
 
+/// Whether a PATCH has anything to change there.
+pub(crate) fn takes(state: &State, path: &str, kind: &str) -> bool {
+    !writable(state, kind).is_empty() && !path.ends_with("/Bios")
+}
+
 pub(crate) fn patch(state: &mut State, asked: &Asked) -> Reply {
     let Some(resource) = state.resource(&asked.path) else { return Reply::not_found(&asked.path) };
     let kind = kind(resource).to_owned();
@@ -93,20 +98,23 @@ fn check_tag(state: &mut State, asked: &Asked, kind: &str) -> Option<Reply> {
                 Some(Reply::error(428, "PreconditionRequired", required, &[]))
             }
             _ if state.deviates(Deviation::TagMandatory) => {
-                Some(Reply::error(412, "PreconditionFailed", "The If-Match header is missing.", &[]))
+                let text = "The request did not provide the required precondition, such as an If-Match or If-None-Match header.";
+                Some(Reply::error_of(428, "Ami.1.0.PreconditionHeaderMissing", text, &[]))
             }
             _ => None,
         };
     };
     if tag == "*" {
-        return if state.deviates(Deviation::StarTagRefused) { failed() } else { None };
+        let refused = state.deviates(Deviation::StarTagRefused) || state.deviates(Deviation::TagMandatory);
+        return if refused { failed() } else { None };
     }
     if state.deviates(Deviation::TagRefusedOnce) && state.tagged_once.insert(asked.path.clone()) {
         return failed();
     }
     let now = shown(state, &asked.path).map(|resource| tag_of(&resource));
+    let weak = tag.starts_with("W/") && state.deviates(Deviation::WeakTags);
     let bare = tag.trim_start_matches("W/");
-    if now.as_deref() == Some(bare) { None } else { failed() }
+    if now.as_deref() == Some(bare) && !weak { None } else { failed() }
 }
 
 fn patch_system(state: &mut State, path: &str, wanted: &Map<String, Value>) -> Result<(), Box<Reply>> {
@@ -142,6 +150,9 @@ fn patch_system(state: &mut State, path: &str, wanted: &Map<String, Value>) -> R
             "BootSourceOverrideEnabled" => ["Disabled", "Once", "Continuous"].contains(&text.as_str()),
             "BootSourceOverrideMode" if no_mode => return Err(Box::new(Reply::unknown_property(key))),
             "BootSourceOverrideMode" => list(key, &["UEFI", "Legacy"]).contains(&text),
+            "HttpBootUri" if state.deviates(Deviation::HttpUriInBios) => {
+                return Err(Box::new(Reply::unknown_property(key)));
+            }
             "HttpBootUri" | "UefiTargetBootSourceOverride" => value.is_string() || value.is_null(),
             "BootOrder" => {
                 let now = known["BootOrder"].as_array().cloned().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use crate::deviation::Deviation;
 use crate::reply::Reply;
-use crate::respond::{Asked, shown};
+use crate::respond::{Asked, kind, shown};
 use crate::state::State;
 use serde_json::{Value, json};
 
@@ -58,6 +58,10 @@ pub(crate) fn apply(state: &State, mut body: Value, asked: &Asked) -> Result<Val
             let kept: String = expand.iter().map(|expand| format!("&$expand={expand}")).collect();
             body["Members@odata.nextLink"] = json!(format!("{}?$skip={end}{kept}", asked.path));
         }
+    }
+    // The schema has the entries stand in their collection (OData.AutoExpand).
+    if expand.is_none() && kind(&body) == "LogEntryCollection" {
+        expand = Some(".".to_owned());
     }
     if let Some(expand) = expand {
         let subordinate = expand.starts_with('.');

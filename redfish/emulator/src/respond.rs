@@ -150,15 +150,42 @@ fn get(state: &mut State, asked: &Asked) -> Reply {
     if !resource.is_object() {
         return Reply::json(200, resource);
     }
-    let tag = tag_of(&resource);
+    let (mut tag, allow) = (tag_of(&resource), methods(state, asked, &resource));
+    if state.deviates(Deviation::WeakTags) {
+        tag.insert_str(0, "W/");
+    }
     match query::apply(state, resource, asked) {
         Ok(mut body) => {
             body["@odata.etag"] = json!(tag);
-            Reply::json(200, body).with("ETag", tag).with("Allow", "GET, HEAD, PATCH, POST, DELETE")
+            Reply::json(200, body).with("ETag", tag).with("Allow", allow)
         }
         Err(reply) => *reply,
     }
 }
+
+/// What the resource takes.
+fn methods(state: &State, asked: &Asked, resource: &Value) -> String {
+    let kind = kind(resource);
+    let mut all = "GET, HEAD".to_owned();
+    let creates = [
+        "SessionCollection",
+        "ManagerAccountCollection",
+        "EventDestinationCollection",
+        "CertificateCollection",
+    ];
+    if creates.contains(&kind) {
+        all += ", POST";
+    }
+    if patch::takes(state, &asked.path, kind) {
+        all += ", PATCH";
+    }
+    if DELETABLE.contains(&kind) {
+        all += ", DELETE";
+    }
+    all
+}
+
+const DELETABLE: [&str; 5] = ["Session", "ManagerAccount", "EventDestination", "Certificate", "Task"];
 
 fn is_event_stream(state: &State, path: &str) -> bool {
     let service = state.resource("/redfish/v1/EventService");

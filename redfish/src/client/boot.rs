@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 
 /// What an iLO calls the address that UEFI boots from.
 const URL_BOOT_FILE: &str = "UrlBootFile";
+/// What an iDRAC calls it, and what belongs to it. Out of the box only HTTPS is taken.
+const HTTP_DEVICE_URI: &str = "HttpDev1Uri";
+const HTTP_DEVICE: &str = "HttpDev1EnDis";
+const HTTP_DEVICE_TLS: &str = "HttpDev1TlsMode";
 
 impl Client {
     pub(super) async fn override_boot(&self, path: &ResourcePath, wanted: &BootOverride) -> Result<Accepted> {
@@ -23,14 +27,42 @@ impl Client {
             let attributes = BTreeMap::from([(URL_BOOT_FILE.to_owned(), json!(uri))]);
             return self.change_bios(&system, &attributes).await;
         }
+        let mut wanted = wanted.clone();
+        let mut before = Accepted::default();
+        if self.has(Quirk::HttpBootUriInBios).await?
+            && let Some(uri) = wanted.http_boot_uri.take()
+        {
+            before = self.set_http_device(&system, &uri).await?;
+        }
         let place = self.boot_place(read, &system).await?;
-        let body = self.override_body(&system.boot, wanted).await?;
+        let body = self.override_body(&system.boot, &wanted).await?;
         let reply = self.patch(&place, json!({ "Boot": body })).await?;
         let mut accepted = self.accepted(&reply);
         if accepted.task.is_none() {
-            self.look_again(&place.path, wanted, &mut accepted).await?;
+            self.look_again(&place.path, &wanted, &mut accepted).await?;
         }
+        accepted.task = accepted.task.or(before.task);
+        accepted.after_reset |= before.after_reset;
         Ok(accepted)
+    }
+
+    async fn set_http_device(&self, system: &System, uri: &str) -> Result<Accepted> {
+        let known = self.bios_of(system).await?;
+        let mut attributes = BTreeMap::from([(HTTP_DEVICE_URI.to_owned(), json!(uri))]);
+        let others = [
+            (HTTP_DEVICE, "Enabled"),
+            (HTTP_DEVICE_TLS, if uri.starts_with("http://") { "None" } else { "OneWay" }),
+        ];
+        for (key, value) in others {
+            if known.attributes.contains_key(key) || known.pending.contains_key(key) {
+                attributes.insert(key.to_owned(), json!(value));
+            }
+        }
+        // What is in force already needs no job.
+        if attributes.iter().all(|(key, value)| known.attributes.get(key) == Some(value)) {
+            return Ok(Accepted::default());
+        }
+        self.change_bios(system, &attributes).await
     }
 
     async fn check_offered(&self, boot: &Boot, wanted: &BootOverride) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::Client;
 use crate::error::{Cause, RedfishError, Result};
-use crate::http::{Lost, Method, Proof, Reply, Request, StatusCode};
+use crate::http::{Body, Lost, Method, Proof, Reply, Request, StatusCode};
 use crate::json::{Read, View};
 use crate::model::ResourcePath;
 use crate::quirks::Quirk;
@@ -160,10 +160,11 @@ impl Client {
     ) -> Result<Reply> {
         self.prove_identity().await?;
         let mut request = Request::new(Method::PATCH, path.as_str()).json(body);
-        request.if_match = etag;
+        request.if_match = etag.map(strong);
         if request.if_match.is_none() && self.has(Quirk::IfMatchRequired).await? {
             request.if_match = Some(self.tag_of(path).await?.unwrap_or_else(|| "*".to_owned()));
         }
+        let body = request.body.clone();
         let error = match self.send(&request).await {
             Ok(reply) => return Ok(reply),
             Err(error) => error,
@@ -180,8 +181,13 @@ impl Client {
             Cause::Conflict { .. } if self.has(Quirk::EtagGoesStale).await? => {
                 request.if_match = self.tag_of(path).await?;
                 match self.send(&request).await {
+                    // The tag in the body is what works then.
                     Err(again) if matches!(again.cause, Cause::Conflict { .. }) => {
-                        request.if_match = None;
+                        let tag = request.if_match.take();
+                        if let (Body::Json(mut json), Some(tag)) = (body, tag) {
+                            json["@odata.etag"] = Value::String(tag);
+                            request.body = Body::Json(json);
+                        }
                         self.send(&request).await
                     }
                     other => other,
@@ -192,7 +198,7 @@ impl Client {
     }
 
     async fn tag_of(&self, path: &ResourcePath) -> Result<Option<String>> {
-        self.tagged(path).await.map(|tagged| tagged.etag)
+        self.tagged(path).await.map(|tagged| tagged.etag.map(strong))
     }
 
     /// Before the first change: is this the server that is meant?
@@ -218,6 +224,11 @@ impl Client {
             .await
             .copied()
     }
+}
+
+/// If-Match compares strongly (RFC 9110 section 13.1.1), so a weak tag would never fit; services that give weak ones mean this.
+fn strong(tag: String) -> String {
+    tag.strip_prefix("W/").map(str::to_owned).unwrap_or(tag)
 }
 
 fn counted(mut error: RedfishError, tried: u32) -> RedfishError {

@@ -28,7 +28,7 @@ impl Default for SsdpOptions {
     }
 }
 
-/// Who says to be a Redfish service, each once: address and port. Whether it is so, [`probe`](super::probe) tells.
+/// Who says to be a Redfish service, each once: address and port. Whether it is so, [`probe`](fn@super::probe) tells.
 pub async fn search(options: &SsdpOptions) -> std::io::Result<Vec<(IpAddr, u16)>> {
     let socket = UdpSocket::bind((options.from, 0)).await?;
     let seconds = options.patience.as_secs().clamp(1, 5);

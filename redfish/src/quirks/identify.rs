@@ -54,6 +54,8 @@ fn vendor(names: &[String], product: &str) -> Vendor {
         ("xclarity", Vendor::Lenovo),
         ("openbmc", Vendor::OpenBmc),
         ("megarac", Vendor::Ami),
+        // Sold under other names too, such as Lenovo's ThinkSystem SR655.
+        ("ami redfish server", Vendor::Ami),
     ];
     let makers: &[(&str, Vendor)] = &[
         ("dell", Vendor::Dell),
@@ -99,6 +101,7 @@ mod tests {
             ("Lenovo", "", "Lenovo", "Lenovo", Vendor::Lenovo),
             ("", "", "Supermicro", "Supermicro", Vendor::Supermicro),
             ("SMCI", "", "", "", Vendor::Supermicro),
+            ("Lenovo", "AMI Redfish Server", "Ami", "Lenovo", Vendor::Ami),
             ("AMI", "AMI Redfish Server", "Ami", "GIGABYTE", Vendor::Ami),
             ("", "OpenBMC", "", "Quanta", Vendor::OpenBmc),
             ("", "", "", "Amiga", Vendor::Unknown),

@@ -24,8 +24,10 @@ pub enum Quirk {
     NotReadyIsTransient,
     /// No AllowableValues anywhere: the usual ones are tried.
     NoAllowableValues,
-    /// A boot override to HTTP is taken and has no effect: the BIOS attribute `UrlBootFile` has.
+    /// A boot override to HTTP is taken and has no effect: a BIOS attribute has.
     HttpBootByBiosAttribute,
+    /// A boot override to HTTP works, and the address for it is a BIOS attribute.
+    HttpBootUriInBios,
     /// The boot target `None` is refused: disabling the override is all that is sent.
     BootTargetNoneRefused,
     /// `If-Match: *` is refused: the resource's own ETag is sent, or none.

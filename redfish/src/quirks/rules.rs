@@ -41,10 +41,16 @@ pub const RULES: &[Rule] = &[
         "iDRAC10 release notes: AllowableValues moved to schemas",
     ),
     rule(
+        Vendor::Dell,
+        &[],
+        Quirk::HttpBootUriInBios,
+        "NVIDIA/libredfish pull request 75: no HttpBootUri; HttpDev1Uri. bmclib pull request 470: HttpDev1TlsMode",
+    ),
+    rule(
         Vendor::Hpe,
         &["ilo 6", "ilo6", "gen11"],
         Quirk::HttpBootByBiosAttribute,
-        "NVIDIA/libredfish pull request 76: the override is taken and has no effect",
+        "NVIDIA/libredfish pull request 76: no override works on iLO 6; UrlBootFile does",
     ),
     rule(Vendor::Hpe, &[], Quirk::BootTargetNoneRefused, "NVIDIA/libredfish pull request 76"),
     rule(Vendor::Hpe, &[], Quirk::IfMatchStarRefused, "NVIDIA/libredfish pull request 76"),
@@ -52,7 +58,7 @@ pub const RULES: &[Rule] = &[
         Vendor::Lenovo,
         &[],
         Quirk::EtagGoesStale,
-        "XCC answers 412 to a PATCH with an ETag that was just read",
+        "ansible-collections/community.general issue 11261: 412 with an ETag that was just read",
     ),
     rule(
         Vendor::Lenovo,
@@ -74,7 +80,12 @@ pub const RULES: &[Rule] = &[
         Quirk::AcceptedWithoutTask,
         "Supermicro answers 202 without a task monitor",
     ),
-    rule(Vendor::Ami, &[], Quirk::IfMatchRequired, "stmcginnis/gofish issue 171"),
+    rule(
+        Vendor::Ami,
+        &[],
+        Quirk::IfMatchRequired,
+        "stmcginnis/gofish issue 171: Ami.1.0.PreconditionHeaderMissing",
+    ),
     rule(
         Vendor::Ami,
         &[],

@@ -94,6 +94,31 @@ async fn idrac10_says_no_allowable_values() {
 }
 
 #[tokio::test]
+async fn dell_keeps_the_address_in_its_bios() {
+    let (emulator, without, with) = pair(vendors::dell(1).0, Deviation::HttpUriInBios).await;
+    has(&with, Quirk::HttpBootUriInBios).await;
+    let path = system_path(&with).await;
+    let uri = "http://10.0.0.1/boot.efi";
+    let http = BootOverride::uefi_http(OverrideEnabled::Once, uri);
+    let error = without.set_boot_override(&path, &http).await.unwrap_err();
+    assert!(matches!(error.cause, Cause::Rejected { status: 400, .. }), "{error}");
+    assert!(with.set_boot_override(&path, &http).await.unwrap().after_reset);
+    with.power(&path, PowerAction::On).await.unwrap();
+    with.set_boot_override(&path, &http).await.unwrap();
+    with.power(&path, PowerAction::PowerCycle).await.unwrap();
+    assert!(
+        emulator.boots().iter().all(|boot| boot.target == "UefiHttp" && boot.uri.as_deref() == Some(uri))
+    );
+}
+
+#[tokio::test]
+async fn weak_tags_are_sent_as_strong_ones() {
+    let (_emulator, without, _) = pair(vendors::plain(1), Deviation::WeakTags).await;
+    let path = system_path(&without).await;
+    without.set_boot_override(&path, &PXE()).await.unwrap();
+}
+
+#[tokio::test]
 async fn ilo6_boots_over_http_by_bios_attribute() {
     let (emulator, without, with) = pair(vendors::hpe(1).0, Deviation::HttpOverrideWithoutEffect).await;
     has(&with, Quirk::HttpBootByBiosAttribute).await;

@@ -133,7 +133,7 @@ fn put_storage(tree: &mut Tree, shape: &Shape) {
             "Revision": "E2", "CapacityBytes": shape.drive_bytes, "BlockSizeBytes": 512, "MediaType": "SSD", "Protocol": "NVMe",
             "NegotiatedSpeedGbs": 32, "PredictedMediaLifeLeftPercent": 99, "FailurePredicted": false, "Status": ok(),
             "PhysicalLocation": {"PartLocation": {"ServiceLabel": format!("Bay {n}"), "LocationType": "Bay", "LocationOrdinalValue": n}},
-            "Identifiers": [{"DurableNameFormat": "EUI", "DurableName": format!("0000{:08x}0000{n:04x}", n + 1)}],
+            "Identifiers": [{"DurableNameFormat": "EUI", "DurableName": format!("02:00:00:00:00:00:00:{n:02x}")}],
         });
         light(&mut resource, shape);
         tree.put(drive, resource);

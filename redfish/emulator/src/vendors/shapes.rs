@@ -33,6 +33,9 @@ pub fn dell(number: u32) -> (Tree, Vec<Deviation>) {
             ("BootMode", json!("Uefi")),
             ("SriovGlobalEnable", json!("Disabled")),
             ("PxeDev1EnDis", json!("Enabled")),
+            ("HttpDev1EnDis", json!("Disabled")),
+            ("HttpDev1Uri", json!("")),
+            ("HttpDev1TlsMode", json!("OneWay")),
         ],
         boot_targets: vec![
             "None",
@@ -59,7 +62,7 @@ pub fn dell(number: u32) -> (Tree, Vec<Deviation>) {
         "Jobs": link(jobs),
     });
     tree.put("/redfish/v1/JobService", service);
-    (tree, vec![Deviation::BiosJobOnlyWithApplyTime, Deviation::PendingShownEarly])
+    (tree, vec![Deviation::BiosJobOnlyWithApplyTime, Deviation::PendingShownEarly, Deviation::HttpUriInBios])
 }
 
 /// HPE ProLiant Gen11, iLO 6. Source: HPE "iLO RESTful API" (servermanagementportal.ext.hpe.com, iLO 6 resource definitions):
@@ -165,7 +168,7 @@ pub fn ami(number: u32) -> (Tree, Vec<Deviation>) {
         "@odata.type": "#ComputerSystem.v1_20_0.ComputerSystem", "Id": "SD", "Name": "System settings", "Boot": boot,
     });
     tree.put(&settings, resource);
-    (tree, vec![Deviation::TagMandatory, Deviation::BootInSettings])
+    (tree, vec![Deviation::TagMandatory, Deviation::WeakTags, Deviation::BootInSettings])
 }
 
 /// OpenBMC. Source: openbmc/bmcweb, `Redfish.md` and `redfish-core/lib`: ids `system`, `chassis`, `bmc`; plain push; no `$expand`
