@@ -21,6 +21,10 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Fabric(#[from] crate::fabric::Outcome),
     #[error(transparent)]
+    Node(#[from] crate::node::Outcome),
+    #[error(transparent)]
+    Provision(#[from] basalt_provision::ProvisionError),
+    #[error(transparent)]
     Client(#[from] ClientError),
 }
 
@@ -32,6 +36,8 @@ impl CliError {
             CliError::Boot(basalt_boot::BootError::NotFound(_)) => 4,
             CliError::Upgrade(e) => e.exit_code(),
             CliError::Fabric(outcome) => outcome.exit_code(),
+            CliError::Node(outcome) => outcome.exit_code(),
+            CliError::Provision(basalt_provision::ProvisionError::NoSuchNode(_)) => 4,
             CliError::Client(ClientError::Unreachable { .. }) => 3,
             CliError::Client(ClientError::Rpc(e)) if e.code == code::NOT_FOUND => 4,
             _ => 1,

@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 refused or failed, with the cause and the next step on standard error; 2 wrong usage;
 //! 3 no data plane answers; 4 no such thing; 10 to 18 why a bundle or a disk was refused (`upgrade.rs`);
-//! 20 to 23 how the storage fabric stands (`fabric/outcome.rs`).
+//! 20 to 23 how the storage fabric stands (`fabric/outcome.rs`); 30 to 36 how servers stand (`node/outcome.rs`).
 
 mod boot;
 mod control;
@@ -10,6 +10,7 @@ mod export;
 mod fabric;
 mod fs;
 mod inspect;
+mod node;
 mod output;
 mod pool;
 mod top;
@@ -56,6 +57,8 @@ enum Noun {
     /// Network boot: the service, decisions, tokens, events
     #[command(subcommand)]
     Boot(boot::Verb),
+    /// Servers: from bare metal to running nodes, inventory, power
+    Node(node::Args),
     /// Switches of the storage fabric: what they shall be, made so and checked
     #[command(subcommand)]
     Fabric(fabric::Verb),
@@ -95,6 +98,7 @@ fn run(args: Args) -> Result<(), CliError> {
         Noun::Top(verb) => top::run(verb, output, &mut connect()?),
         Noun::Inspect(verb) => inspect::run(verb, output),
         Noun::Boot(verb) => boot::run(verb, output, &args.dir),
+        Noun::Node(node) => node::run(node, output, &args.dir),
         Noun::Fabric(verb) => fabric::run(verb, output),
         Noun::Upgrade(verb) => {
             let connect = || Ok(Box::new(connect()?) as Box<dyn control::Control>);

@@ -3,6 +3,7 @@
 //! | | |
 //! |---|---|
 //! | [`record`] | everything known of one node, with stable identities |
+//! | [`redfish`] | a BMC's view |
 //! | [`local`] | the node's own view, from `/sys` and `/proc` under any root |
 //! | [`merge`] | its BMC's view and its own made one |
 //! | [`profile`] | what is expected, in YAML; [`check`]: each difference in plain words |
@@ -20,6 +21,7 @@ pub mod local;
 pub mod merge;
 pub mod profile;
 pub mod record;
+pub mod redfish;
 pub mod store;
 pub mod wear;
 

@@ -11,11 +11,14 @@
 //! | [`store`] | the list on disk, behind a trait |
 //! | [`list`] | adding, removing, replacing |
 //! | [`server`] | what is asked of a server, as a trait |
+//! | [`bmc`] | … and done by Redfish |
+//! | [`secrets`] | users and passwords of BMCs, encrypted |
 //! | [`boot`] | what is asked of the boot service, and what it saw |
 //! | [`engine`] | brings nodes from state to state, many at once within [`limits`] |
 //! | [`reach`] | whether a node's data plane answers |
 //! | [`clock`] | time |
 
+pub mod bmc;
 pub mod boot;
 pub mod clock;
 pub mod engine;
@@ -25,6 +28,7 @@ pub mod limits;
 pub mod list;
 pub mod node;
 pub mod reach;
+pub mod secrets;
 pub mod server;
 pub mod state;
 pub mod store;

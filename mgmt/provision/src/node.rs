@@ -101,6 +101,12 @@ impl Identity {
         }
     }
 
+    /// The same by serial number or UUID, whatever the maker is called.
+    pub fn same_machine(&self, other: &Identity) -> bool {
+        let serial = !self.serial.is_empty() && self.serial == other.serial;
+        serial || self.uuid.is_some() && self.uuid == other.uuid
+    }
+
     /// Certainly the same server.
     pub fn same(&self, other: &Identity) -> bool {
         match (self.serial.as_str(), other.serial.as_str()) {

@@ -4,6 +4,7 @@ mod file;
 mod memory;
 
 pub use file::FileStore;
+pub(crate) use file::replace;
 pub use memory::MemoryStore;
 
 use crate::error::Result;
