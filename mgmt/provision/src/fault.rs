@@ -54,11 +54,11 @@ impl FaultKind {
             }
             FaultKind::Busy => "wait until the BMC has finished what it does, then provision again",
             FaultKind::WrongPassword => {
-                "give the right one with `basalt node add NAME --bmc … --user … --replace-credentials`"
+                "give the right user and password; for a node of the list with `basalt node login`"
             }
             FaultKind::AccountLocked => "unlock the account at the BMC or wait until it opens by itself",
             FaultKind::Certificate => {
-                "make sure that it is the right BMC, then accept its certificate with `basalt node add … --accept-certificate`"
+                "make sure that it is the right BMC, then accept its certificate (--accept-certificate; for a node of the list with `basalt node login`)"
             }
             FaultKind::OtherServer => {
                 "correct the address, or say that the hardware was exchanged with `basalt node replace`"

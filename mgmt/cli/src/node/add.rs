@@ -35,7 +35,7 @@ pub(super) struct Args {
 #[derive(clap::Args)]
 pub(super) struct BmcArgs {
     /// Address of its BMC: 10.0.0.7, https://10.0.0.7:8443
-    #[arg(long, value_name = "ADDRESS", required_unless_present = "from")]
+    #[arg(long, value_name = "ADDRESS")]
     pub(super) bmc: Option<Endpoint>,
     /// The server must have this serial number
     #[arg(long)]

@@ -95,6 +95,8 @@ enum Verb {
     Console(console::Args),
     /// Show the logs of a BMC, newest first
     Logs(act::LogsArgs),
+    /// Give a node another user and password, or accept a new certificate of its BMC
+    Login(leave::LoginArgs),
     /// Say that the hardware of a node was exchanged
     Replace(leave::ReplaceArgs),
     /// Take a node out of the list; its server is left as it is
@@ -242,6 +244,7 @@ pub(crate) fn run(args: Args, output: Output, dir: &Path) -> Result<(), CliError
             Verb::Locate(args) => act::locate(&desk, &args).await,
             Verb::Console(args) => console::console(&desk, &args).await,
             Verb::Logs(args) => act::logs(&desk, &args, output).await,
+            Verb::Login(args) => leave::login(&desk, &args, output).await,
             Verb::Replace(args) => leave::replace(&desk, &args, output).await,
             Verb::Remove(args) => leave::remove(&desk, &args, output).await,
         }
