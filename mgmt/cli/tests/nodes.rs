@@ -61,13 +61,21 @@ async fn from_a_range_of_addresses_to_an_inventory() {
     let bad = site.file("bad.yaml", "version: 1\nname: p\ndrives: [{count: 8}]\nfirmware: {BIOS: '2.0'}\n");
     let (code, text, err) = site.run(&["check", "node-1", "--profile", &bad]).await;
     assert_eq!(code, 30, "{err}");
-    assert!(text.contains("- drives: 4, expected 8") && text.contains("- firmware BIOS: 1.2.3, expected at least 2.0"), "{text}");
+    assert!(
+        text.contains("- drives: 4, expected 8")
+            && text.contains("- firmware BIOS: 1.2.3, expected at least 2.0"),
+        "{text}"
+    );
     // Drift.
     one.change(SYSTEM, |s| s["BiosVersion"] = json!("1.2.4"));
     let text = site.ok(&["check", "node-1", "--fresh"]).await;
     assert!(text.contains("changed: server: BIOS was 1.2.3, is 1.2.4"), "{text}");
     assert!(changes(&one).is_empty(), "reading changes nothing: {:?}", changes(&one));
-    assert_eq!((one.open_sessions(), one.most_connections()), (0, 1), "no session stays, one connection at a time");
+    assert_eq!(
+        (one.open_sessions(), one.most_connections()),
+        (0, 1),
+        "no session stays, one connection at a time"
+    );
     // Nothing of the password is on disk or on screen.
     for entry in walk(&site.dir) {
         let bytes = std::fs::read(&entry).unwrap();
@@ -112,7 +120,9 @@ async fn one_server_is_looked_after() {
     assert_eq!(code, 4, "{err}");
     // Exchanged: another board in the same place.
     let two = bmc(2).await;
-    let (code, _, err) = site.run(&["replace", "n", "--bmc", &url(&two), "--serial", "CN00000009", "--accept-certificate"]).await;
+    let (code, _, err) = site
+        .run(&["replace", "n", "--bmc", &url(&two), "--serial", "CN00000009", "--accept-certificate"])
+        .await;
     assert_eq!(code, 34, "{err}");
     let node = site.json(&["replace", "n", "--bmc", &url(&two), "--accept-certificate"]).await;
     assert_eq!((&node["identity"]["serial"], &node["state"]), (&json!("CN00000002"), &json!("discovered")));
@@ -144,7 +154,12 @@ async fn bad_input_is_one_message_one_code_and_nothing_touched() {
 
     let options = |password: &str, tls| Options { tls, password: password.into(), ..Options::default() };
     let other = bmc_with(1, options("another", Tls::On)).await;
-    expect("wrong password", add("a", &other, accept).await, 32, &["refused user 'root'", "basalt node login"]);
+    expect(
+        "wrong password",
+        add("a", &other, accept).await,
+        32,
+        &["refused user 'root'", "basalt node login"],
+    );
     let tries = other.seen().iter().filter(|s| s.status == 401).count();
     assert_eq!(tries, 1, "BMCs lock accounts: {:?}", other.seen());
 
@@ -160,7 +175,12 @@ async fn bad_input_is_one_message_one_code_and_nothing_touched() {
     let ca = site.file("ca.pem", &expired.ca_pem().unwrap());
     expect("expired", add("a", &expired, &["--ca", &ca]).await, 33, &["expired"]);
 
-    expect("serial", add("a", &good, &["--accept-certificate", "--serial", "XYZ"]).await, 34, &["CN00000003", "XYZ"]);
+    expect(
+        "serial",
+        add("a", &good, &["--accept-certificate", "--serial", "XYZ"]).await,
+        34,
+        &["CN00000003", "XYZ"],
+    );
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = format!("https://127.0.0.1:{}", silent.local_addr().unwrap().port());
     drop(silent);
@@ -175,11 +195,13 @@ async fn bad_input_is_one_message_one_code_and_nothing_touched() {
     assert_eq!(add("a", &good, accept).await.0, 0);
     let twin = bmc(3).await;
     expect("twin", add("b", &twin, accept).await, 34, &["CN00000003", "node a"]);
-    assert_eq!(add("a", &bmc(5).await, accept).await.0, 1, "a name is taken once");
+    let five = bmc(5).await;
+    assert_eq!(add("a", &five, accept).await.0, 1, "a name is taken once");
 
     // The server behind the address is exchanged for another one.
     good.change(SYSTEM, |s| s["SerialNumber"] = json!("OTHER"));
-    for args in [&["power", "a", "force-off"][..], &["boot", "a", "pxe"], &["inspect", "a"], &["locate", "a"]] {
+    for args in [&["power", "a", "force-off"][..], &["boot", "a", "pxe"], &["inspect", "a"], &["locate", "a"]]
+    {
         let (code, out, err) = site.run(args).await;
         assert_eq!(code, 34, "{args:?}: {out}{err}");
         assert!(format!("{out}{err}").contains("OTHER, expected CN00000003"), "{out}{err}");
@@ -285,7 +307,9 @@ async fn five_hundred_inventories_within_a_minute() {
     let mut bmcs = Vec::new();
     let mut list = String::new();
     for n in 1..=NODES {
-        let bmc = Emulator::start_with(Shape::plain(n).tree(), Options { tls: Tls::On, ..Options::default() }).await;
+        let bmc =
+            Emulator::start_with(Shape::plain(n).tree(), Options { tls: Tls::On, ..Options::default() })
+                .await;
         list.push_str(&format!("- {{name: node-{n:03}, bmc: '{}'}}\n", url(&bmc)));
         bmcs.push(Arc::new(bmc));
     }

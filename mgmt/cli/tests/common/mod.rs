@@ -49,7 +49,10 @@ impl Site {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_basalt"));
         command.args(["--dir", &self.dir.display().to_string(), "node"]).args(args);
-        command.env("BASALT_NODE_PASSPHRASE", "test").env("BASALT_BMC_PASSWORD", PASSWORD).env("NO_COLOR", "1");
+        command
+            .env("BASALT_NODE_PASSPHRASE", "test")
+            .env("BASALT_BMC_PASSWORD", PASSWORD)
+            .env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
@@ -127,10 +130,18 @@ pub fn boot_service(site: &Site, number: u32, bmc: Arc<Emulator>) -> tokio::task
             }
             let action = store.for_node(&node).await.unwrap().map_or(Action::Quarantine, |d| d.action);
             let steps: &[Step] = match action {
-                Action::Diskless => &[Step::Asked, Step::Leased, Step::Fetching, Step::Fetched, Step::Plan, Step::Ready],
-                Action::Install => {
-                    &[Step::Asked, Step::Leased, Step::Fetching, Step::Plan, Step::Installing, Step::Installed, Step::Ready]
+                Action::Diskless => {
+                    &[Step::Asked, Step::Leased, Step::Fetching, Step::Fetched, Step::Plan, Step::Ready]
                 }
+                Action::Install => &[
+                    Step::Asked,
+                    Step::Leased,
+                    Step::Fetching,
+                    Step::Plan,
+                    Step::Installing,
+                    Step::Installed,
+                    Step::Ready,
+                ],
                 Action::Local | Action::Quarantine => &[Step::Asked, Step::Ignored],
             };
             for step in steps {
