@@ -354,6 +354,7 @@ pub fn fault(error: &RedfishError) -> Fault {
     let kind = match &error.cause {
         Cause::Unreachable { .. } => FaultKind::Unreachable,
         Cause::TimedOut { .. } | Cause::PartialReply { .. } => FaultKind::TimedOut,
+        Cause::Unknown { reason, .. } if reason.starts_with("no answer") => FaultKind::TimedOut,
         Cause::Busy { .. } | Cause::SessionLimit | Cause::Conflict { .. } | Cause::Unknown { .. } => {
             FaultKind::Busy
         }
