@@ -89,8 +89,8 @@ mod tests {
     fn the_file_outweighs_the_server() {
         let map = Map::from_yaml("nodes: {n1: {rack: r7, power_feeds: [A, B]}, SER2: {rack: r8, unit: 3}}")
             .unwrap();
-        let mut record = Record::default();
-        record.location = Location { rack: "r1".into(), unit: Some(9), ..Location::default() };
+        let location = Location { rack: "r1".into(), unit: Some(9), ..Location::default() };
+        let mut record = Record { location, ..Record::default() };
         map.place("n1", &mut record);
         assert_eq!((record.location.rack.as_str(), record.location.unit), ("r7", Some(9)));
         let mut other = Record::default();

@@ -38,10 +38,8 @@ impl Seen {
         for event in events {
             match event.step {
                 Step::Decided | Step::TokenUsed => continue,
-                // It gave up and began anew: what was before is another boot. What is on the disk stays.
-                Step::Asked => {
-                    seen = Seen { installed: seen.installed, address: seen.address, ..Seen::default() }
-                }
+                // It starts anew, or its system asks for an address as its firmware did: what it has got stays got.
+                Step::Asked => seen.ready = false,
                 Step::Leased => {
                     let words = event.detail.split_whitespace();
                     seen.address = words.filter_map(|w| w.parse().ok()).next_back().or(seen.address);
@@ -143,6 +141,14 @@ mod tests {
         ]));
         assert_eq!((seen.installed, seen.ready, seen.failed.as_ref()), (true, false, None));
         assert_eq!(seen.address, Some("10.0.0.8".parse().unwrap()));
+        // The firmware asks, then the system that it fetched.
+        let seen = Seen::of(&events(&[
+            (Step::Asked, ""),
+            (Step::Fetched, "x"),
+            (Step::Asked, ""),
+            (Step::Leased, "10.0.0.7"),
+        ]));
+        assert!(seen.fetched && !seen.ready && seen.address.is_some());
         let seen = Seen::of(&events(&[(Step::Plan, ""), (Step::Failed, "no disk")]));
         assert_eq!(seen.failed.as_deref(), Some("no disk"));
         let seen = Seen::of(&events(&[(Step::Failed, "no disk"), (Step::Asked, "")]));

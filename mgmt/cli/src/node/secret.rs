@@ -23,7 +23,7 @@ pub(super) fn secret(
         return clean(&text, &file.display().to_string());
     }
     if let Ok(value) = std::env::var(variable) {
-        return clean(&Zeroizing::new(value).as_bytes().to_vec(), variable);
+        return clean(Zeroizing::new(value).as_bytes(), variable);
     }
     ask(prompt).ok_or_else(|| {
         CliError::Usage(format!("{prompt} is needed: give it in a file or in {variable}, or use a terminal"))

@@ -51,9 +51,11 @@ impl Watch {
 
     pub(super) fn redraw(self: Arc<Self>) -> JoinHandle<()> {
         tokio::spawn(async move {
-            while self.live {
-                self.draw();
-                tokio::time::sleep(REDRAW).await;
+            if self.live {
+                loop {
+                    self.draw();
+                    tokio::time::sleep(REDRAW).await;
+                }
             }
         })
     }

@@ -82,7 +82,7 @@ pub(super) fn read(tree: &Tree, logs: &dyn NvmeLogs, record: &mut Record) {
         for namespace in tree.list(&dir) {
             // nvme0n1; with multipath also nvme0c0n1, which is the same once more.
             let own = namespace.strip_prefix(&name).and_then(|n| n.strip_prefix('n'));
-            if !own.is_some_and(|n| n.parse::<u32>().is_ok()) {
+            if own.is_none_or(|n| n.parse::<u32>().is_err()) {
                 continue;
             }
             let dir = format!("{dir}/{namespace}");

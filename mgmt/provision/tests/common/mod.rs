@@ -346,8 +346,7 @@ impl Server for Hand {
         self.hands.does(&self.url, "power", |s| s.power).await
     }
     async fn start_anew(&self) -> std::result::Result<(), Fault> {
-        let generation = self
-            .hands
+        self.hands
             .does(&self.url, "start_anew", |s| {
                 s.power = Power::On;
                 s.boots += 1;
@@ -356,8 +355,7 @@ impl Server for Hand {
                 let (world, url, generation) = (self.hands.world.clone(), self.url.clone(), s.generation);
                 tokio::spawn(world.boot(url, generation));
             })
-            .await;
-        generation
+            .await
     }
     async fn set_boot(&self, source: &BootSource) -> std::result::Result<(), Fault> {
         self.hands.does(&self.url, "set_boot", |s| s.boot = source.clone()).await
