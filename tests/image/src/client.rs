@@ -11,7 +11,7 @@ const MOUNT: &str = "/mnt/basalt";
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Files of many sizes, and their digests beside them; 24 MiB in all.
-const WRITE: &str = "set -e; mkdir -p D; cd D
+const WRITE: &str = "set -e; mkdir -p D; cd D;
     for n in $(seq 1 40); do head -c $((n * n * 500)) /dev/urandom >small-$n; done
     head -c 12000000 /dev/urandom >large; mkdir -p deep/er; ln large deep/er/hard; ln -s ../small-1 deep/soft
     find . -type f ! -name digests | sort | xargs sha256sum >digests; sync; wc -l <digests";

@@ -76,7 +76,7 @@ pub(crate) fn whole_story(image: &Image, scratch: &Scratch) -> Result<String, St
     node.client(&machine, &[(Work::Write, "first"), (Work::Verify, "first")])?;
     // As by a power cut: what the client was told is durable has to be.
     drop(machine);
-    service.went_through(MAC, &["asked", "leased", "fetching", "fetched", "plan", "ready"])?;
+    service.went_through(MAC, &["asked", "leased", "fetched", "plan", "ready"])?;
     say(&format!(
         "from the network: ready after {seconds:.1} guest seconds, drives by VFIO, data written; power cut"
     ));
