@@ -63,17 +63,12 @@ impl Machine {
     }
 
     /// A disk to boot from whose every write, flush and order of them is recorded in `log` (dm-log-writes' format).
-    pub(crate) fn recorded_boot_disk(
-        self,
-        file: &std::path::Path,
-        log: &std::path::Path,
-        index: u32,
-    ) -> Machine {
+    pub(crate) fn recorded_boot_disk(self, file: &std::path::Path, log: &std::path::Path) -> Machine {
         let node = |driver: &str| ["-blockdev".to_owned(), driver.to_owned()];
         self.args(node(&format!("driver=file,node-name=bootfile,filename={}", file.display())))
             .args(node(&format!("driver=file,node-name=bootlog,filename={}", log.display())))
             .args(node("driver=blklogwrites,node-name=boot,file=bootfile,log=bootlog"))
-            .args(["-device".to_owned(), format!("virtio-blk-pci,drive=boot,serial=boot,bootindex={index}")])
+            .args(["-device".to_owned(), "virtio-blk-pci,drive=boot,serial=boot,bootindex=1".to_owned()])
     }
 
     /// An IOMMU, so that drives may be given to user space.

@@ -12,7 +12,7 @@ use crate::work::{Image, Scratch};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const ONE_BOOT: Duration = Duration::from_secs(300);
+const ONE_BOOT: Duration = Duration::from_secs(400);
 /// Three tries of 30 s each, with a boot and the draining of each, and the old version's boot.
 const FALL_BACK: Duration = Duration::from_secs(900);
 const MEMORY_MIB: u32 = 1280;
@@ -25,17 +25,17 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// Its NVMe drives behind an IOMMU, and its port, which the firmware tries first.
+    /// Its NVMe drives behind an IOMMU.
     fn machine(&self) -> Result<Machine, String> {
         let machine = Machine::new(MEMORY_MIB, Some(&self.service.lan.netns)).iommu();
         let machine = secure_boot(machine, self.image, self.scratch)?;
-        Ok(self.drives.iter().fold(machine, |m, d| m.nvme(d)).boot_tap(MAC))
+        Ok(self.drives.iter().fold(machine, |m, d| m.nvme(d)))
     }
 
     /// With a disk whose writes are recorded in `log`.
     fn boot_disk(&self, disk: &Disk, log: &Path) -> Result<Running, String> {
         std::fs::File::create(log).map_err(|e| e.to_string())?;
-        self.machine()?.recorded_boot_disk(&disk.path, log, 2).start(self.scratch)
+        self.machine()?.tap(MAC).recorded_boot_disk(&disk.path, log).start(self.scratch)
     }
 
     fn client(&self, machine: &Running, work: &[(Work, &str)]) -> Result<(), String> {
@@ -69,7 +69,7 @@ pub(crate) fn whole_story(image: &Image, scratch: &Scratch) -> Result<String, St
     let wrong = ["Kernel panic", "cannot go on", "refused:", "stays with the kernel", "did not stop within"];
 
     service.decide(MAC, "diskless", &image.version)?;
-    let mut machine = node.machine()?.one_boot().start(scratch)?;
+    let mut machine = node.machine()?.boot_tap(MAC).one_boot().start(scratch)?;
     let seconds = machine.ready_s(ONE_BOOT)?;
     machine.expect(&["drives: nvme:"], &wrong, Duration::from_secs(1))?;
     machine.expect(&["boot service http://10.99.0.1:8069/: diskless"], &wrong, Duration::from_secs(20))?;
