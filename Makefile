@@ -28,12 +28,14 @@ build: ## all programs, release profile
 test: ## everything that CI checks, within 45 minutes on two cores
 	@tests/setup test
 	@tests/setup fabric
+	@tests/setup image-short
 	@tests/timed lint $(MAKE) --no-print-directory lint
 	@tests/timed build $(MAKE) --no-print-directory build
 	@tests/timed unit $(MAKE) --no-print-directory unit
 	@tests/timed sim $(MAKE) --no-print-directory sim
 	@tests/timed system $(MAKE) --no-print-directory system
 	@tests/timed fabric $(MAKE) --no-print-directory fabric
+	@tests/timed image $(MAKE) --no-print-directory image-short
 
 lint: ## format, clippy, rustdoc, cargo deny
 	$(CARGO) fmt --all --check
