@@ -78,7 +78,7 @@ pub(crate) fn failed(cause: &str) {
     send(News::Step("failed", cause.to_owned()));
 }
 
-/// The running version is blessed, or was long ago.
+/// The running version is blessed, or was long ago, and it serves.
 pub(crate) fn healthy() {
     send(News::Healthy);
 }
@@ -280,9 +280,12 @@ impl Client {
                 say(&format_args!("boot service: {e}"));
             }
         };
-        say(&format_args!("upgrade to {wanted} was decided: fetching {url}"));
-        report("installing", &format!("Basalt {wanted} beside {}", self.running.version));
-        match install(&url, &wanted) {
+        let installed = is_worth_trying(&wanted).and_then(|()| {
+            say(&format_args!("upgrade to {wanted} was decided: fetching {url}"));
+            report("installing", &format!("Basalt {wanted} beside {}", self.running.version));
+            install(&url)
+        });
+        match installed {
             Ok(()) => {
                 say(&format_args!("upgrade to {wanted} is written: rebooting to try it"));
                 report("installed", &format!("Basalt {wanted}"));
@@ -307,13 +310,17 @@ fn basalt(arguments: &[&str]) -> Result<String, String> {
     programs::run(command.env("NO_COLOR", "1"))
 }
 
-fn install(url: &Url, wanted: &str) -> Result<(), String> {
+fn is_worth_trying(wanted: &str) -> Result<(), String> {
     let slots = basalt(&["--output", "json", "upgrade", "status"])?;
     if was_bad(&slots, wanted) {
         return Err(format!(
             "version {wanted} was found bad on this node and is not tried again; decide for another"
         ));
     }
+    Ok(())
+}
+
+fn install(url: &Url) -> Result<(), String> {
     let fetched = fetch(url).map_err(|e| format!("{url}: {e}"));
     // The bundle's signature and every byte of it are checked before the first write.
     let installed = fetched.and_then(|()| basalt(&["upgrade", "install", BUNDLE]));

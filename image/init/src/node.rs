@@ -166,9 +166,6 @@ fn supervise(
 ) -> Ending {
     let limit = on_trial.unwrap_or(TRIAL_LIMIT);
     let mut trial = on_trial.map_or(Trial::Over, |_| Trial::Running(Instant::now()));
-    if on_trial.is_none() {
-        boot::healthy();
-    }
     let mut was_ready = false;
     loop {
         while let Ok(Some(info)) = signals.read_signal() {
@@ -193,6 +190,9 @@ fn supervise(
         let ready = services.iter().all(|s| s.ready_since().is_some());
         if ready && !was_ready {
             boot::ready(version);
+            if matches!(trial, Trial::Over) {
+                boot::healthy();
+            }
         }
         was_ready = ready;
         trial = match trial {
