@@ -14,6 +14,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub(crate) use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,11 +44,39 @@ pub(crate) enum Proof {
     Token(crate::secret::Secret),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Body {
     None,
     Json(Value),
-    Raw { content_type: String, bytes: Bytes },
+    Raw {
+        content_type: String,
+        bytes: Bytes,
+    },
+    /// JSON with a password in it; wiped when it has been sent.
+    Secret(Bytes),
+}
+
+impl Body {
+    /// Room for any: a vector that grows would leave copies behind.
+    const SECRET_BYTES: usize = 16 << 10;
+
+    pub(crate) fn secret(json: &impl serde::Serialize) -> Self {
+        let mut text = Zeroizing::new(Vec::with_capacity(Self::SECRET_BYTES));
+        // Writing into memory what is made of strings does not fail.
+        serde_json::to_writer(&mut *text, json).ok();
+        Self::Secret(Bytes::from_owner(text))
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Json(json) => write!(f, "{json}"),
+            Self::Raw { content_type, bytes } => write!(f, "{} bytes of {content_type}", bytes.len()),
+            Self::Secret(_) => f.write_str("***"),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -68,10 +97,6 @@ impl Request {
 
     pub(crate) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
-    }
-
-    pub(crate) fn json(self, body: Value) -> Self {
-        Self { body: Body::Json(body), ..self }
     }
 
     /// Its name in messages.
@@ -201,7 +226,11 @@ impl Http {
                 progress.set(Progress::STALE);
                 sender
             }
-            _ => self.connect().await?,
+            // One at a time: the old one goes before a new one comes.
+            old => {
+                drop(old);
+                self.connect().await?
+            }
         };
         let built = self.build(request, proof)?;
         progress.set(Progress::SENT);
@@ -229,20 +258,23 @@ impl Http {
             .header(header::USER_AGENT, concat!("basalt/", env!("CARGO_PKG_VERSION")))
             .header(header::ACCEPT, request.accept)
             .header("OData-Version", "4.0");
-        let secret = |text: String| {
-            let text = Zeroizing::new(text);
-            let mut value =
-                HeaderValue::from_str(&text).map_err(|_| bad("user or password", "cannot be sent"))?;
+        let secret = |text: Zeroizing<String>| {
+            let bytes = Zeroizing::new(text.as_bytes().to_vec());
+            let value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes));
+            let mut value = value.map_err(|_| bad("user or password", "cannot be sent"))?;
             value.set_sensitive(true);
             Ok::<_, RedfishError>(value)
         };
         match proof {
             Proof::None => {}
             Proof::Basic => {
-                builder = builder.header(header::AUTHORIZATION, secret(format!("Basic {}", &*self.basic()))?);
+                builder = builder.header(
+                    header::AUTHORIZATION,
+                    secret(Zeroizing::new(format!("Basic {}", &*self.basic())))?,
+                );
             }
             Proof::Token(token) => {
-                builder = builder.header("X-Auth-Token", secret(token.expose().to_owned())?);
+                builder = builder.header("X-Auth-Token", secret(Zeroizing::new(token.expose().to_owned()))?);
             }
         }
         if let Some(tag) = &request.if_match {
@@ -253,6 +285,10 @@ impl Http {
             Body::Json(json) => {
                 builder = builder.header(header::CONTENT_TYPE, "application/json");
                 Bytes::from(json.to_string())
+            }
+            Body::Secret(bytes) => {
+                builder = builder.header(header::CONTENT_TYPE, "application/json");
+                bytes.clone()
             }
             Body::Raw { content_type, bytes } => {
                 builder = builder.header(header::CONTENT_TYPE, content_type);

@@ -2,10 +2,30 @@
 
 use super::Client;
 use crate::error::{Cause, Result};
+use crate::http::Body;
 use crate::json::{Read, View};
 use crate::model::{Account, Manager, ResetType, ResourcePath};
 use crate::secret::{Credentials, Secret};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+
+#[derive(Serialize)]
+struct NewAccount<'a> {
+    #[serde(rename = "UserName")]
+    user: &'a str,
+    #[serde(rename = "Password")]
+    password: &'a str,
+    #[serde(rename = "RoleId")]
+    role: &'a str,
+    #[serde(rename = "Enabled")]
+    enabled: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NewPassword<'a> {
+    password: &'a str,
+}
 
 impl Client {
     async fn accounts_path(&self) -> Result<ResourcePath> {
@@ -24,13 +44,13 @@ impl Client {
 
     pub(super) async fn new_account(&self, credentials: &Credentials, role: &str) -> Result<Account> {
         let path = self.accounts_path().await?;
-        let body = json!({
-            "UserName": credentials.user,
-            "Password": credentials.password.expose(),
-            "RoleId": role,
-            "Enabled": true,
+        let body = Body::secret(&NewAccount {
+            user: &credentials.user,
+            password: credentials.password.expose(),
+            role,
+            enabled: true,
         });
-        let reply = match self.post(&path, body.clone()).await {
+        let reply = match self.post_body(&path, body.clone()).await {
             // Fixed slots: a free one is filled.
             Err(error)
                 if matches!(
@@ -50,18 +70,20 @@ impl Client {
         }
     }
 
-    async fn fill_slot(&self, path: &ResourcePath, body: Value) -> Result<Option<Account>> {
+    async fn fill_slot(&self, path: &ResourcePath, body: Body) -> Result<Option<Account>> {
         let slots: Vec<Account> = self.collection(Some(path)).await?;
         // The first slot of an iDRAC is reserved and takes nothing.
         let free = slots.iter().find(|slot| slot.user.is_none() && slot.path.last() != "1");
         let Some(free) = free else { return Ok(None) };
-        self.patch(&self.tagged(&free.path).await?, body).await?;
+        let etag = self.tagged(&free.path).await?.etag;
+        self.patch_at(&free.path, etag, body).await?;
         self.read(&free.path).await.map(Some)
     }
 
     /// Our own password changes with it: later requests of this client go by what they have, and the session stays.
     pub(super) async fn change_password(&self, account: &ResourcePath, password: &Secret) -> Result<()> {
-        self.patch_at(account, None, json!({ "Password": password.expose() })).await?;
+        let body = Body::secret(&NewPassword { password: password.expose() });
+        self.patch_at(account, None, body).await?;
         Ok(())
     }
 

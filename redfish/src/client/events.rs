@@ -112,8 +112,12 @@ impl Client {
         let path = self.need(View(&json).link("ServerSentEventUri"), "server-sent events")?;
         let mut request = Request::get(path.as_str());
         request.accept = "text/event-stream";
-        let proof = self.proof().await?;
-        let (sender, answer) = self.http().stream_reply(&request, &proof).await?;
+        let mut proof = self.proof().await?;
+        let (mut sender, mut answer) = self.http().stream_reply(&request, &proof).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED && self.forget(&proof).await {
+            proof = self.proof().await?;
+            (sender, answer) = self.http().stream_reply(&request, &proof).await?;
+        }
         if answer.status() != StatusCode::OK {
             let status = answer.status();
             let cause = match status {

@@ -138,8 +138,14 @@ impl Client {
 
     /// An action or a new member.
     pub(super) async fn post(&self, path: &ResourcePath, body: Value) -> Result<Reply> {
+        self.post_body(path, Body::Json(body)).await
+    }
+
+    pub(super) async fn post_body(&self, path: &ResourcePath, body: Body) -> Result<Reply> {
         self.prove_identity().await?;
-        self.send(&Request::new(Method::POST, path.as_str()).json(body)).await
+        let mut request = Request::new(Method::POST, path.as_str());
+        request.body = body;
+        self.send(&request).await
     }
 
     pub(super) async fn delete(&self, path: &ResourcePath) -> Result<Reply> {
@@ -149,17 +155,18 @@ impl Client {
 
     /// Changes what was read as `tagged`: refused if somebody else changed it meanwhile, where the service has tags.
     pub(super) async fn patch(&self, tagged: &Tagged, body: Value) -> Result<Reply> {
-        self.patch_at(&tagged.path, tagged.etag.clone(), body).await
+        self.patch_at(&tagged.path, tagged.etag.clone(), Body::Json(body)).await
     }
 
     pub(super) async fn patch_at(
         &self,
         path: &ResourcePath,
         etag: Option<String>,
-        body: Value,
+        body: Body,
     ) -> Result<Reply> {
         self.prove_identity().await?;
-        let mut request = Request::new(Method::PATCH, path.as_str()).json(body);
+        let mut request = Request::new(Method::PATCH, path.as_str());
+        request.body = body;
         request.if_match = etag.map(strong);
         if request.if_match.is_none() && self.has(Quirk::IfMatchRequired).await? {
             request.if_match = Some(self.tag_of(path).await?.unwrap_or_else(|| "*".to_owned()));

@@ -4,11 +4,19 @@
 use super::Client;
 use crate::connection::Auth;
 use crate::error::{Cause, Result};
-use crate::http::{Method, Proof, Request};
+use crate::http::{Body, Method, Proof, Request};
 use crate::json::View;
 use crate::model::ResourcePath;
 use crate::secret::Secret;
-use serde_json::json;
+use serde::Serialize;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Login<'a> {
+    #[serde(rename = "UserName")]
+    user: &'a str,
+    password: &'a str,
+}
 
 #[derive(Default)]
 pub(super) enum Session {
@@ -61,9 +69,18 @@ impl Client {
             };
         };
         let credentials = &connection.credentials;
-        let body = json!({"UserName": credentials.user, "Password": credentials.password.expose()});
-        let request = Request::new(Method::POST, sessions.as_str()).json(body);
-        let reply = match self.send_with(&request, &Proof::None).await {
+        let login = Login { user: &credentials.user, password: credentials.password.expose() };
+        let mut request = Request::new(Method::POST, sessions.as_str());
+        request.body = Body::secret(&login);
+        let mut result = self.send_with(&request, &Proof::None).await;
+        // A session whose answer was lost ends by itself: unlike other changes this one may be made again.
+        for _ in 1..connection.limits.attempts {
+            if !result.as_ref().is_err_and(|error| matches!(error.cause, Cause::Unknown { .. })) {
+                break;
+            }
+            result = self.send_with(&request, &Proof::None).await;
+        }
+        let reply = match result {
             Ok(reply) => reply,
             // Sessions switched off, or all of them taken: the password itself still serves.
             Err(error)

@@ -6,7 +6,8 @@ use crate::error::{Cause, Result};
 use crate::http::{Body, Method, Request};
 use crate::model::{FirmwareItem, ResourcePath, UpdateService};
 use crate::quirks::Quirk;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 /// Separates the parts of a form; in an image it would have to stand by chance.
 const BOUNDARY: &str = "basalt-8f1c5d6e2b7a4930-form";
@@ -32,7 +33,7 @@ impl Client {
             UpdateImage::Uri { .. } => {
                 let action =
                     self.need(service.simple_update.as_ref(), "updating from an address (SimpleUpdate)")?;
-                self.post(&action.target, simple_update(update)).await?
+                self.post_body(&action.target, simple_update(update)).await?
             }
             UpdateImage::Content { file_name, bytes } => {
                 if let Some(limit) = service.max_image_bytes.filter(|limit| bytes.len() as u64 > *limit) {
@@ -72,23 +73,33 @@ impl Client {
     }
 }
 
-fn simple_update(update: &UpdateRequest) -> Value {
-    let UpdateImage::Uri { uri, protocol, credentials } = &update.image else { return Value::Null };
-    let mut body = json!({ "ImageURI": uri });
-    if let Some(protocol) = protocol {
-        body["TransferProtocol"] = json!(protocol.as_str());
-    }
-    if !update.targets.is_empty() {
-        body["Targets"] = json!(update.targets);
-    }
-    if let Some(credentials) = credentials {
-        body["Username"] = json!(credentials.user);
-        body["Password"] = json!(credentials.password.expose());
-    }
-    if let Some(time) = &update.apply_time {
-        body["@Redfish.OperationApplyTime"] = json!(time);
-    }
-    body
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SimpleUpdate<'a> {
+    #[serde(rename = "ImageURI")]
+    uri: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer_protocol: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    targets: &'a [ResourcePath],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<&'a str>,
+    #[serde(rename = "@Redfish.OperationApplyTime", skip_serializing_if = "Option::is_none")]
+    apply_time: Option<&'a str>,
+}
+
+fn simple_update(update: &UpdateRequest) -> Body {
+    let UpdateImage::Uri { uri, protocol, credentials } = &update.image else { return Body::None };
+    Body::secret(&SimpleUpdate {
+        uri,
+        transfer_protocol: protocol.as_ref().map(|protocol| protocol.as_str()),
+        targets: &update.targets,
+        username: credentials.as_ref().map(|credentials| credentials.user.as_str()),
+        password: credentials.as_ref().map(|credentials| credentials.password.expose()),
+        apply_time: update.apply_time.as_deref(),
+    })
 }
 
 /// DSP0266 "Multipart HTTP push update": the parameters first, then the image.

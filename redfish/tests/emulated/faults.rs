@@ -27,6 +27,15 @@ async fn reading_is_repeated_and_gets_through() {
 }
 
 #[tokio::test]
+async fn a_login_whose_answer_is_lost_is_made_again() {
+    for fault in [Fault::Hang, Fault::LoseAnswer, Fault::Truncate(5)] {
+        let (emulator, client) = start().await;
+        emulator.fault("POST /redfish/v1/SessionService/Sessions", fault.clone());
+        assert_eq!(client.systems().await.unwrap_or_else(|error| panic!("{fault:?}: {error}")).len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn what_stays_broken_is_an_error_in_time() {
     type Fits = fn(&Cause) -> bool;
     let cases: [(Fault, Fits); 9] = [

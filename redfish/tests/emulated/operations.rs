@@ -226,6 +226,8 @@ async fn events_come_as_they_happen() {
     assert_eq!(second.message.as_deref(), Some("A drive was pulled."));
     assert!(second.time.is_some());
 
+    emulator.expire_sessions();
+    drop(client.events().await.unwrap());
     let subscription = client.subscribe("https://10.0.0.1/events", "basalt").await.unwrap();
     let all = client.subscriptions().await.unwrap();
     assert_eq!((all.len(), all[0].context.as_deref()), (1, Some("basalt")));
