@@ -1,6 +1,8 @@
 //! The gNMI driver against a gNMI server that keeps the rules, and that server against an independent client.
 
 mod sonic_support;
+#[path = "support/yang.rs"]
+mod yang;
 
 use basalt_switch_api::connection::Connection;
 use basalt_switch_api::engine::{Engine, Options};
@@ -80,6 +82,29 @@ fn openconfig_lldp() -> Value {
             "port-description": "p0", "chassis-id": "0c:42:a1:00:00:02", "chassis-id-type": "MAC_ADDRESS",
         }}]},
     }]}})
+}
+
+/// What the test's switch answers is what the models allow, so what is read from it is no invention.
+#[test]
+fn the_openconfig_answers_are_valid_by_the_models() {
+    let test = "the_openconfig_answers_are_valid_by_the_models";
+    let models = ["openconfig-interfaces", "openconfig-if-ethernet", "openconfig-lldp", "iana-if-type"];
+    let Some(yang) = yang::Yang::open(test, "openconfig", &models, &["-i", "-t", "get"]) else { return };
+    let lldp =
+        json!({"openconfig-lldp:lldp": {"interfaces": openconfig_lldp()["openconfig-lldp:interfaces"]}});
+    for (answer, good, bad) in [
+        (openconfig_interfaces(), "\"UP\"", "\"UPWARDS\""),
+        (openconfig_interfaces(), "SPEED_40GB", "SPEED_41GB"),
+        (openconfig_interfaces(), "FEC_RS528", "FEC_RS529"),
+        (lldp.clone(), "system-name", "name-of-the-system"),
+        (lldp, "MAC_ADDRESS", "MAC"),
+    ] {
+        let text = answer.to_string();
+        yang.check("json", &text).unwrap_or_else(|e| panic!("{e}\n{answer:#}"));
+        let broken = text.replace(good, bad);
+        assert_ne!(broken, text, "{good}");
+        assert!(yang.check("json", &broken).is_err(), "{bad} was let through");
+    }
 }
 
 #[tokio::test]

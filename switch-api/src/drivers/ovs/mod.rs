@@ -23,7 +23,7 @@ mod write;
 
 use crate::connection::Connection;
 use crate::desired::Desired;
-use crate::error::{Cause, Result};
+use crate::error::{Cause, Result, WayBack};
 use crate::names::DeviceName;
 use crate::plan::Plan;
 use crate::state::Kind;
@@ -148,6 +148,28 @@ impl Ovs {
         self.taken_up(session, wanted).await.map(drop)
     }
 
+    /// Operations that take `pending` back; none where that is done.
+    async fn way_back(&self, session: &mut Session<'_>, pending: &Pending) -> Result<Option<Vec<Value>>> {
+        let (_, tables) = self.look(session).await?;
+        let held = companion::held(&tables.root).is_some_and(|held| held.id == pending.id);
+        if !pending.id.is_empty() && !held {
+            // The companion was faster, or an earlier request went through and only its answer was lost.
+            return Ok(None);
+        }
+        let mut operations = if held { companion::release(&tables) } else { Vec::new() };
+        let back = write::operations(&tables, &pending.plan.inverse(), &self.connection.mark, false);
+        operations.extend(back.map_err(|cause| self.fail(cause))?);
+        Ok(Some(operations))
+    }
+
+    /// Takes `pending` back in the database, without waiting for a daemon.
+    async fn withdraw(&self, session: &mut Session<'_>, pending: &Pending) -> Result<()> {
+        match self.way_back(session, pending).await? {
+            Some(operations) => self.commit(session, operations).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn idle_daemon(&self) -> Cause {
         let request = "take the change up, ovs-vswitchd".to_owned();
         Cause::TimedOut { request, after: self.connection.limits.request }
@@ -232,7 +254,21 @@ impl Switch for Ovs {
                 Err(error) if !timed => return Err(error),
                 _ => {}
             },
-            Ok(false) => return Err(self.fail(self.idle_daemon())),
+            // It stands in the database and runs nowhere: nobody can say whether it is a good one, so it does not stay.
+            Ok(false) => {
+                let pending = Pending { id, plan: plan.clone() };
+                let Err(error) = self.withdraw(&mut session, &pending).await else {
+                    let after = self.connection.limits.request.as_secs();
+                    let reason = format!(
+                        "ovs-vswitchd has not taken it up within {after} s, and it was taken back in the database; is ovs-vswitchd running?"
+                    );
+                    return Err(self.fail(Cause::Rejected { path: "the change".to_owned(), reason }));
+                };
+                tracing::warn!(%error, "a change that does not run could not be taken back");
+                let back =
+                    if timed { WayBack::LeftToSwitch { after: options.hold } } else { WayBack::NotDone };
+                return Err(self.fail(Cause::LostManagementPath { back }));
+            }
             // The change is in force and may have cut our way: whoever watches finds out, and the companion goes back.
             Err(error) if timed => tracing::debug!(%error, "silence after the change"),
             Err(error) => return Err(error),
@@ -250,21 +286,20 @@ impl Switch for Ovs {
             let reason = "the switch took the change back before it was confirmed".to_owned();
             return Err(self.fail(Cause::Conflict { reason }));
         }
-        self.put(&mut session, companion::release(&tables)).await
+        let wanted = self.commit(&mut session, companion::release(&tables)).await?;
+        // With that it is confirmed. Whether the daemon still runs what the database says is `verify`'s to tell.
+        if let Err(error) = self.taken_up(&mut session, wanted).await {
+            tracing::debug!(%error, "silence after the confirmation");
+        }
+        Ok(())
     }
 
     async fn roll_back(&self, pending: &Pending) -> Result<()> {
         let mut session = self.session().await?;
-        let (_, tables) = self.look(&mut session).await?;
-        let held = companion::held(&tables.root).is_some_and(|held| held.id == pending.id);
-        if !pending.id.is_empty() && !held {
-            // The companion was faster, or an earlier request went through and only its answer was lost.
-            return Ok(());
+        match self.way_back(&mut session, pending).await? {
+            Some(operations) => self.put(&mut session, operations).await,
+            None => Ok(()),
         }
-        let mut operations = if held { companion::release(&tables) } else { Vec::new() };
-        let back = write::operations(&tables, &pending.plan.inverse(), &self.connection.mark, false);
-        operations.extend(back.map_err(|cause| self.fail(cause))?);
-        self.put(&mut session, operations).await
     }
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<Finding>> {
