@@ -111,7 +111,7 @@ mod tests {
             }
             question
         });
-        let options = SsdpOptions { group, from: Ipv4Addr::LOCALHOST, patience: Duration::from_millis(300) };
+        let options = SsdpOptions { group, from: Ipv4Addr::LOCALHOST, patience: Duration::from_secs(1) };
         let found = search(&options).await.unwrap();
         assert_eq!(found, [(Ipv4Addr::LOCALHOST.into(), 4443)], "the sender's address counts");
         let question = answering.await.unwrap();

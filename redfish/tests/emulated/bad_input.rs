@@ -39,7 +39,7 @@ async fn certificates_pinned_changed_expired_and_by_a_ca() {
     let tls = |tls| Options { tls, ..Options::default() };
     let emulator = Emulator::start_with(vendors::plain(1), tls(Tls::On)).await;
     let at = |trust| Connection { trust, ..connection(&emulator) };
-    let pin = presented_certificate("127.0.0.1", emulator.port(), Duration::from_secs(2)).await.unwrap();
+    let pin = presented_certificate("127.0.0.1", emulator.port(), Duration::from_secs(10)).await.unwrap();
     assert_eq!(pin, Fingerprint::of(&emulator.certificate_der().unwrap()));
     let pinned = Client::new(at(Trust::Pin(pin))).unwrap();
     assert_eq!(pinned.systems().await.unwrap().len(), 1);
@@ -104,7 +104,7 @@ async fn other_devices_of_a_subnet_are_passed_over() {
     let options = ProbeOptions {
         port,
         plaintext: true,
-        patience: Duration::from_millis(400),
+        patience: Duration::from_millis(1500),
         ..ProbeOptions::default()
     };
     let found = probe_all(range.addresses(), &options).await;

@@ -5,11 +5,11 @@ use basalt_redfish::{Auth, Bmc, Client, Connection, Credentials, Limits, QuirkCh
 use basalt_redfish_emulator::{Deviation, Emulator, Options, Tree};
 use std::time::Duration;
 
-/// Short patience, so that tests of hanging BMCs do not take long.
+/// Short pauses.
 pub(crate) fn limits() -> Limits {
     Limits {
-        connect: Duration::from_secs(2),
-        request: Duration::from_secs(2),
+        connect: Duration::from_secs(10),
+        request: Duration::from_secs(10),
         attempts: 3,
         first_pause: Duration::from_millis(5),
         longest_pause: Duration::from_millis(20),

@@ -156,9 +156,10 @@ async fn lights_secure_boot_logs_accounts() {
 async fn firmware_is_updated_by_address_and_by_form() {
     let (openbmc, _) = vendors::openbmc(1);
     for tree in [vendors::plain(1), openbmc] {
-        let emulator = Emulator::start(tree).await;
+        let options = Options { task_takes: Duration::from_millis(300), ..Options::default() };
+        let emulator = Emulator::start_with(tree, options).await;
         let client = client(&emulator);
-        let wait = TaskWait { limit: Duration::from_secs(5), pause: Duration::from_millis(10) };
+        let wait = TaskWait { limit: Duration::from_secs(20), pause: Duration::from_millis(10) };
         let bios = client
             .firmware()
             .await
@@ -219,7 +220,7 @@ async fn events_come_as_they_happen() {
     let mut events = client.events().await.unwrap();
     client.power(&path, PowerAction::On).await.unwrap();
     emulator.emit("A drive was pulled.", "Critical");
-    let patience = Duration::from_secs(2);
+    let patience = Duration::from_secs(10);
     let first = tokio::time::timeout(patience, events.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(first.origin.as_ref(), Some(&path));
     let second = tokio::time::timeout(patience, events.next()).await.unwrap().unwrap().unwrap();

@@ -1,8 +1,9 @@
 //! Service trees read completely: the written ones of each vendor, and real ones where they are given.
 
 use crate::common::{client, system_path, with};
+use basalt_redfish::model::OverrideEnabled;
 use basalt_redfish::quirks::{Facts, Vendor};
-use basalt_redfish::{Bmc, Timestamp};
+use basalt_redfish::{Bmc, BootOverride, PowerAction, Quirk, Timestamp};
 use basalt_redfish_emulator::{Emulator, Tree, vendors};
 use std::path::{Path, PathBuf};
 
@@ -105,7 +106,18 @@ async fn real_trees_are_read_completely() {
                 i.firmware.len(),
                 client.requests()
             );
+            let boot = BootOverride::pxe(OverrideEnabled::Once);
+            client
+                .set_boot_override(&system.path, &boot)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            client
+                .power(&system.path, PowerAction::PowerCycle)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(emulator.boots()[0].target, "Pxe", "{name}");
             if name.starts_with("dell") {
+                assert!(client.quirks().await.unwrap().has(Quirk::BiosNeedsApplyTime), "told to be an iDRAC");
                 let sockets = i.processors.iter().filter(|p| p.kind.as_deref() == Some("CPU")).count();
                 assert_eq!((sockets, i.memory.len()), (2, 16));
                 assert_eq!(i.system.sku.as_deref(), Some("F54P1G3"));
