@@ -71,11 +71,9 @@ async fn from_a_range_of_addresses_to_an_inventory() {
     let text = site.ok(&["check", "node-1", "--fresh"]).await;
     assert!(text.contains("changed: server: BIOS was 1.2.3, is 1.2.4"), "{text}");
     assert!(changes(&one).is_empty(), "reading changes nothing: {:?}", changes(&one));
-    assert_eq!(
-        (one.open_sessions(), one.most_connections()),
-        (0, 1),
-        "no session stays, one connection at a time"
-    );
+    // Looking for it took one for its certificate, which the BMC may still be closing when the next one comes.
+    let most = one.most_connections();
+    assert!(one.open_sessions() == 0 && most <= 2, "no session stays, one connection at a time: {most}");
     // Nothing of the password is on disk or on screen.
     for entry in walk(&site.dir) {
         let bytes = std::fs::read(&entry).unwrap();
@@ -113,6 +111,13 @@ async fn one_server_is_looked_after() {
     assert_eq!(lit(SYSTEM), json!(false));
     let (code, _, err) = site.run(&["locate", "n", "--drive", "NONE"]).await;
     assert_eq!(code, 2, "{err}");
+    let slots = site.json(&["media", "n", "--insert", "http://10.0.0.1/basalt.iso"]).await;
+    let inserted = slots.as_array().unwrap().iter().find(|s| s["inserted"] == true).unwrap();
+    assert_eq!(inserted["image"], "http://10.0.0.1/basalt.iso");
+    let (code, _, err) = site.run(&["media", "n", "--insert", "http://10.0.0.1/other.iso"]).await;
+    assert!(code == 35 && err.contains("--eject"), "{code} {err}");
+    let slots = site.json(&["media", "n", "--eject"]).await;
+    assert!(slots.as_array().unwrap().iter().all(|s| s["inserted"] == false), "{slots}");
     let firmware = site.json(&["firmware", "n"]).await;
     assert!(!firmware.as_array().unwrap().is_empty());
     site.ok(&["logs", "n"]).await;

@@ -9,6 +9,7 @@ mod discover;
 mod firmware;
 mod inspect;
 mod leave;
+mod media;
 mod outcome;
 mod provision;
 mod secret;
@@ -89,6 +90,8 @@ enum Verb {
     Boot(act::BootArgs),
     /// List firmware versions, or update one
     Firmware(firmware::Args),
+    /// Show or change the images that a server sees as its CD
+    Media(media::Args),
     /// Light up a server, or one of its drives, so that it can be found
     Locate(act::LocateArgs),
     /// Open the serial console (serial over LAN)
@@ -241,6 +244,7 @@ pub(crate) fn run(args: Args, output: Output, dir: &Path) -> Result<(), CliError
             Verb::Power(args) => act::power(&desk, &args, output).await,
             Verb::Boot(args) => act::boot(&desk, &args, output).await,
             Verb::Firmware(args) => firmware::firmware(&desk, &args, output).await,
+            Verb::Media(args) => media::media(&desk, &args, output).await,
             Verb::Locate(args) => act::locate(&desk, &args).await,
             Verb::Console(args) => console::console(&desk, &args).await,
             Verb::Logs(args) => act::logs(&desk, &args, output).await,

@@ -50,14 +50,11 @@ impl Engine {
             as_expected(profile, &record)?;
         }
         may_install(node, &record)?;
-        let model = record.identity.model.trim();
-        let cause = format!(
-            "{} {}, {} drives, {} ports",
-            if model.is_empty() { "a server" } else { model },
-            record.identity.serial,
-            record.drives.len(),
-            record.macs().len()
-        );
+        let id = &record.identity;
+        let who = [id.model.trim(), id.serial.trim()].map(|w| if w.is_empty() { None } else { Some(w) });
+        let who = who.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let who = if who.is_empty() { "a server without model and serial number".into() } else { who };
+        let cause = format!("{who}: drives {}, ports {}", record.drives.len(), record.macs().len());
         Ok((State::Inspected, cause))
     }
 
