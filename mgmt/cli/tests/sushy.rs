@@ -79,7 +79,7 @@ async fn another_makers_bmc_is_found_read_and_driven() {
     }
     assert_eq!(site.json(&["power", "s1"]).await["power"], "On");
     // Nobody serves its boot: it ends in failed, with the cause.
-    let (code, out, err) = site.run(&["provision", "s1", "--limit", "8", "--no-probe"]).await;
+    let (code, out, err) = site.run(&["provision", "s1", "--limit", "30", "--no-probe"]).await;
     assert_eq!(code, 36, "{out}{err}");
     assert!(out.contains("the boot service heard nothing of it"), "{out}{err}");
 }
