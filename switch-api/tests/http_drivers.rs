@@ -47,22 +47,40 @@ fn connect(connection: basalt_switch_api::connection::Connection) -> Arc<dyn Swi
     basalt_switch_api::drivers::connect(connection).unwrap()
 }
 
-fn ca_file(certificates: &Certificates) -> std::path::PathBuf {
-    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let file = std::env::temp_dir().join(format!("basalt-ca-{}-{number}.pem", std::process::id()));
-    std::fs::write(&file, &certificates.ca_pem).unwrap();
-    file
+/// Gone with its files when dropped.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("basalt-http-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn ca_file(&self, certificates: &Certificates) -> std::path::PathBuf {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let file = self.0.join(format!("{number}.pem"));
+        std::fs::write(&file, &certificates.ca_pem).unwrap();
+        file
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 #[tokio::test]
 async fn a_switch_is_believed_by_its_ca_or_its_pin_and_not_otherwise() {
+    let folder = Folder::new("ca");
     let (good, other) = (Certificates::new(), Certificates::new());
     let expired = Certificates::valid_until(2001);
     for kind in KINDS {
         let web = Web::start_tls(site(kind), Tls::On(good.server.clone())).await;
         connect(web.connection(kind, Trust::Pin { sha256: good.pin })).discover().await.unwrap();
-        let stranger = Trust::Ca { file: ca_file(&other), server_name: None };
+        let stranger = Trust::Ca { file: folder.ca_file(&other), server_name: None };
         let error = connect(web.connection(kind, stranger)).discover().await.unwrap_err();
         assert!(
             matches!(&error.cause, Cause::Tls { reason, .. } if reason.contains("invalid peer certificate")),
@@ -72,7 +90,7 @@ async fn a_switch_is_believed_by_its_ca_or_its_pin_and_not_otherwise() {
     let web = Web::start_tls(site(DriverKind::Eos), Tls::On(good.server.clone())).await;
     let old = Web::start_tls(site(DriverKind::Eos), Tls::On(expired.server.clone())).await;
     let ca = |c: &Certificates, name: Option<&str>| Trust::Ca {
-        file: ca_file(c),
+        file: folder.ca_file(c),
         server_name: name.map(str::to_owned),
     };
     let ask = |web: &Web<Box<dyn Site>>, trust: Trust| {
