@@ -20,6 +20,9 @@ pub(super) fn bring_up() -> io::Result<()> {
     for dir in ["/run/home", "/run/tmp"] {
         fs::create_dir_all(dir)?;
     }
+    // The network device takes memory without waiting, and one refusal puts it into an error that it never leaves (in_error of
+    // vector_kern.c in 6.1): a guest full of dirty pages then hangs for ever. So some stays free.
+    fs::write("/proc/sys/vm/min_free_kbytes", "65536")?;
     // The agent has one thread at this point.
     set_environment();
     sys::clear_umask();
