@@ -7,7 +7,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
-TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+# Absolute, as scripts change directory.
+TARGET := $(abspath $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target))
 BIN := $(TARGET)/release
 # Link with mold where it is there: half the time of a rebuild on two cores is linking.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= $(shell command -v mold >/dev/null && echo "-C link-arg=-fuse-ld=mold")
