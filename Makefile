@@ -88,7 +88,7 @@ image-test: ## boots the image in QEMU, every way, and sees wrong images refused
 	@tests/setup image-test $(TARGET)/image
 	$(CARGO) build --release --quiet -p basalt-image-tests
 	image/broken $(TARGET)/image
-	BASALT_VERSION=0.99.0 BASALT_PROGRAMS=$(abspath $(TARGET))/image/programs image/variant $(TARGET)/image $(TARGET)/image/next
+	BASALT_VERSION=0.99.0 BASALT_PROGRAMS=$(TARGET)/image/programs image/variant $(TARGET)/image $(TARGET)/image/next
 	$(BIN)/basalt-image-tests --image $(TARGET)/image
 	image/reproducible $(TARGET)/image
 	buildroot/check

@@ -1,6 +1,7 @@
 //! What can be asked of a BMC, and done by it.
 
 use crate::client::EventStream;
+use crate::credentials::Credentials;
 use crate::error::Result;
 use crate::model::{
     Account, Bios, BootMode, BootOption, BootTarget, Chassis, EthernetInterface, Fan, FirmwareItem,
@@ -9,8 +10,8 @@ use crate::model::{
     Sensor, Service, Storage, Subscription, System, Task, TransferProtocol, UpdateService, VirtualMedia,
 };
 use crate::quirks::Quirks;
-use crate::secret::{Credentials, Secret};
 use async_trait::async_trait;
+use basalt_trust::Secret;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! How a BMC is reached: address, credentials, trust, and the bounds of every exchange.
 
+use crate::credentials::Credentials;
 use crate::quirks::QuirkChoice;
-use crate::secret::Credentials;
-use crate::tls::Trust;
+use basalt_trust::Trust;
 use std::time::Duration;
 
 /// Bounds of every exchange with one BMC.

@@ -5,7 +5,7 @@
 
 use crate::connection::Connection;
 use crate::error::{Cause, RedfishError, Result};
-use crate::tls::handshake_cause;
+use crate::tls::{client_config, handshake_cause};
 use base64::Engine as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -41,7 +41,7 @@ pub(crate) struct Http {
 pub(crate) enum Proof {
     None,
     Basic,
-    Token(crate::secret::Secret),
+    Token(basalt_trust::Secret),
 }
 
 #[derive(Clone)]
@@ -146,7 +146,7 @@ pub(crate) struct Lost {
 impl Http {
     pub(crate) fn new(connection: Connection) -> Result<Self> {
         let endpoint = connection.endpoint();
-        let config = connection.trust.client_config().map_err(|cause| cause.at(&endpoint))?;
+        let config = client_config(&connection.trust).map_err(|cause| cause.at(&endpoint))?;
         let tls = config.map(|config| TlsConnector::from(Arc::new(config)));
         Ok(Self { connection, endpoint, tls, kept: Mutex::new(None), requests: AtomicU64::new(0) })
     }
@@ -353,7 +353,7 @@ impl Http {
         let tcp = TcpStream::connect((address.as_str(), *port)).await.map_err(unreachable)?;
         tcp.set_nodelay(true).map_err(unreachable)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
-        let name = trust.server_name(address).map_err(|cause| self.fail(cause))?;
+        let name = trust.server_name(address).map_err(|bad| self.fail(bad.into()))?;
         let stream = tls.connect(name, tcp).await.map_err(|error| self.fail(handshake_cause(&error)))?;
         Ok(Box::new(stream))
     }

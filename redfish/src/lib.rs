@@ -9,21 +9,21 @@
 mod bmc;
 mod client;
 mod connection;
+mod credentials;
 pub mod discovery;
 mod error;
 mod http;
 mod json;
 pub mod model;
 pub mod quirks;
-mod secret;
 mod time;
 mod tls;
 
+pub use basalt_trust::{Fingerprint, Secret, Trust};
 pub use bmc::{Accepted, Bmc, BootOverride, PowerAction, TaskWait, UpdateImage, UpdateRequest};
 pub use client::{Client, EventStream};
 pub use connection::{Auth, Connection, Limits};
+pub use credentials::Credentials;
 pub use error::{Cause, RedfishError, Result};
 pub use quirks::{Quirk, QuirkChoice, Quirks};
-pub use secret::{Credentials, Secret};
 pub use time::Timestamp;
-pub use tls::{Fingerprint, Trust};

@@ -4,9 +4,9 @@ use crate::error::{Cause, Result};
 use crate::intent::{CredentialsRef, DriverKind, Fabric, SwitchIntent, Tls};
 use crate::names::DeviceName;
 use crate::retry::RetryPolicy;
-use crate::secret::Secret;
 use crate::state::Mark;
-use crate::tls::{Identity, Trust};
+use crate::tls::{self, Identity, Trust};
+use basalt_trust::Secret;
 use std::path::Path;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ impl Connection {
         let management = &switch.management;
         let secret =
             management.credentials.as_ref().map_or(Ok(Secret::default()), read_secret).map_err(fail)?;
-        let trust = Trust::of(&management.tls, management.address.starts_with("unix:")).map_err(fail)?;
+        let trust = tls::trust(&management.tls, management.address.starts_with("unix:")).map_err(fail)?;
         let identity = identity(&management.tls).map_err(fail)?;
         let limits =
             Limits { request: Duration::from_secs(management.timeout_s.into()), ..Limits::default() };
@@ -73,7 +73,7 @@ impl Connection {
 
     /// None: no TLS.
     pub fn client_config(&self) -> Result<Option<rustls::ClientConfig>, Cause> {
-        self.trust.client_config_as(self.identity.as_ref())
+        Ok(self.trust.client_config(self.identity.as_ref())?)
     }
 
     /// `host:port` for messages.

@@ -15,15 +15,14 @@ pub mod intent;
 mod names;
 pub mod plan;
 pub mod retry;
-mod secret;
 pub mod state;
 mod switch;
 pub mod tls;
 pub mod verify;
 
+pub use basalt_trust::Secret;
 pub use error::{Cause, Result, SwitchError, WayBack};
 pub use names::{DeviceName, InterfaceName, PortRef, VlanId};
-pub use secret::Secret;
 pub use switch::{
     ApplyOptions, Capabilities, Counters, Identity, LinkStatus, Neighbour, Observed, Pending, PortCounters,
     QueueCounters, Switch, Transaction,

@@ -12,7 +12,7 @@ mod nvue_site;
 mod web;
 
 use basalt_switch_api::intent::DriverKind;
-use basalt_switch_api::tls::Trust;
+use basalt_switch_api::tls::{Fingerprint, Trust};
 use basalt_switch_api::{ApplyOptions, Cause, Secret, Switch};
 use dell_site::DellSite;
 use eos_site::EosSite;
@@ -79,7 +79,7 @@ async fn a_switch_is_believed_by_its_ca_or_its_pin_and_not_otherwise() {
     let expired = Certificates::valid_until(2001);
     for kind in KINDS {
         let web = Web::start_tls(site(kind), Tls::On(good.server.clone())).await;
-        connect(web.connection(kind, Trust::Pin { sha256: good.pin })).discover().await.unwrap();
+        connect(web.connection(kind, Trust::Pin(Fingerprint(good.pin)))).discover().await.unwrap();
         let stranger = Trust::Ca { file: folder.ca_file(&other), server_name: None };
         let error = connect(web.connection(kind, stranger)).discover().await.unwrap_err();
         assert!(
@@ -99,14 +99,14 @@ async fn a_switch_is_believed_by_its_ca_or_its_pin_and_not_otherwise() {
     };
     ask(&web, ca(&good, None)).await.unwrap();
     ask(&web, ca(&good, Some("leaf-1.example"))).await.unwrap();
-    ask(&web, Trust::Pin { sha256: good.pin }).await.unwrap();
+    ask(&web, Trust::Pin(Fingerprint(good.pin))).await.unwrap();
     ask(&web, Trust::Insecure).await.unwrap();
     // A pin says: this certificate, whatever its dates.
-    ask(&old, Trust::Pin { sha256: expired.pin }).await.unwrap();
+    ask(&old, Trust::Pin(Fingerprint(expired.pin))).await.unwrap();
     for (web, trust, word) in [
         (&web, ca(&other, None), "invalid peer certificate"),
         (&web, ca(&good, Some("leaf-2.example")), "not valid for name"),
-        (&web, Trust::Pin { sha256: other.pin }, "not the pinned one"),
+        (&web, Trust::Pin(Fingerprint(other.pin)), "not the pinned one"),
         (&old, ca(&expired, None), "expired"),
     ] {
         let error = ask(web, trust).await.unwrap_err();

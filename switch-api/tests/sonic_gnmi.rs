@@ -8,7 +8,7 @@ use basalt_switch_api::connection::Connection;
 use basalt_switch_api::engine::{Engine, Options};
 use basalt_switch_api::intent::{DriverKind, Fec};
 use basalt_switch_api::retry::RetryPolicy;
-use basalt_switch_api::tls::Trust;
+use basalt_switch_api::tls::{Fingerprint, Trust};
 use basalt_switch_api::{Cause, Secret, Switch, WayBack, drivers};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -320,7 +320,7 @@ async fn tls_proves_the_switch() {
     let named = |name: &str| Trust::Ca { file: file.clone(), server_name: Some(name.to_owned()) };
     assert_eq!(with(named("localhost")).discover().await.unwrap().host_name, "sonic");
     assert_eq!(with(Trust::Insecure).discover().await.unwrap().host_name, "sonic");
-    for trust in [named("leaf-2"), Trust::Pin { sha256: [7; 32] }] {
+    for trust in [named("leaf-2"), Trust::Pin(Fingerprint([7; 32]))] {
         let error = with(trust).discover().await.unwrap_err();
         assert!(matches!(error.cause, Cause::Tls { .. }), "{error}");
     }

@@ -5,7 +5,7 @@ mod sonic_support;
 use basalt_switch_api::connection::Connection;
 use basalt_switch_api::engine::{Engine, Options};
 use basalt_switch_api::intent::{DriverKind, Fec};
-use basalt_switch_api::tls::Trust;
+use basalt_switch_api::tls::{Fingerprint, Trust};
 use basalt_switch_api::{Cause, Secret, Switch, drivers};
 use proptest::prelude::*;
 use redis::cmd;
@@ -238,7 +238,7 @@ async fn tls_proves_the_switch() {
     let named = Trust::Ca { file: certificate.clone(), server_name: Some("localhost".into()) };
     assert_eq!(to(named, port).discover().await.unwrap().host_name, "sonic");
     let other = Trust::Ca { file: certificate.clone(), server_name: Some("leaf-2".into()) };
-    for trust in [other, Trust::Pin { sha256: [7; 32] }] {
+    for trust in [other, Trust::Pin(Fingerprint([7; 32]))] {
         let error = to(trust, port).discover().await.unwrap_err();
         assert!(matches!(error.cause, Cause::Tls { .. }), "{error}");
     }

@@ -2,7 +2,7 @@
 
 use basalt_switch_api::connection::Connection;
 use basalt_switch_api::intent::{CredentialsRef, DriverKind, Fabric, Tls};
-use basalt_switch_api::tls::Trust;
+use basalt_switch_api::tls::{self, Trust};
 use basalt_switch_api::{Cause, drivers};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -99,7 +99,7 @@ async fn serve(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>
 
 /// What a driver does: the words heard, or why it did not believe.
 async fn greet(trust: &Trust, address: SocketAddr) -> Result<String, String> {
-    let config = trust.client_config().map_err(|e| e.to_string())?.unwrap();
+    let config = trust.client_config(None).map_err(|e| e.to_string())?.unwrap();
     let name = trust.server_name("127.0.0.1").unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
@@ -148,7 +148,7 @@ async fn a_pin_is_the_certificate_and_nothing_else() {
     let (right, wrong) = (sha256_hex(&certificate), sha256_hex(&other));
     let address = serve(certificate, key).await;
     let pinned =
-        |pin: &str| Trust::of(&Tls { pin_sha256: Some(pin.into()), ..Tls::default() }, false).unwrap();
+        |pin: &str| tls::trust(&Tls { pin_sha256: Some(pin.into()), ..Tls::default() }, false).unwrap();
     assert_eq!(greet(&pinned(&right), address).await.unwrap(), "hello");
     assert_eq!(greet(&pinned(&right.to_uppercase()), address).await.unwrap(), "hello");
     let error = greet(&pinned(&wrong), address).await.unwrap_err();
@@ -185,7 +185,7 @@ async fn a_certificate_without_its_key_is_not_believed() {
             let _ = TlsAcceptor::from(Arc::new(config.clone())).accept(stream).await;
         }
     });
-    let trust = Trust::of(&Tls { pin_sha256: Some(pin), ..Tls::default() }, false).unwrap();
+    let trust = tls::trust(&Tls { pin_sha256: Some(pin), ..Tls::default() }, false).unwrap();
     let error = greet(&trust, address).await.unwrap_err();
     assert!(error.contains("BadSignature"), "{error}");
 }
@@ -197,11 +197,12 @@ fn a_ca_file_that_is_none_is_refused_before_anything_is_sent() {
         [("empty.pem", ""), ("odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")]
     {
         let file = directory.file(name, text, 0o644);
-        let error = Trust::Ca { file, server_name: None }.client_config().unwrap_err().to_string();
+        let refused = Trust::Ca { file, server_name: None }.client_config(None).unwrap_err();
+        let error = Cause::from(refused).to_string();
         assert!(error.contains(name) && error.contains("management.tls.ca_file"), "{error}");
     }
     let gone = Trust::Ca { file: directory.0.join("gone.pem"), server_name: None };
-    assert!(gone.client_config().unwrap_err().to_string().contains("gone.pem"));
+    assert!(gone.client_config(None).unwrap_err().to_string().contains("gone.pem"));
 }
 
 /// One switch of this kind at `address`.

@@ -46,6 +46,13 @@ fn body(asked: &Asked) -> Result<Value, Reply> {
     }
 }
 
+/// A new member of a collection: shown as it stands, with its place.
+fn created(state: &mut State, collection: &str, path: String, resource: Value) -> Reply {
+    state.insert(&path, resource);
+    state.add_member(collection, &path);
+    Reply::json(201, state.resource(&path).cloned().unwrap_or_default()).with("Location", path)
+}
+
 fn log_in(state: &mut State, asked: &Asked) -> Reply {
     let json = match body(asked) {
         Ok(json) => json,
@@ -76,11 +83,8 @@ fn log_in(state: &mut State, asked: &Asked) -> Reply {
         "@odata.type": "#Session.v1_6_0.Session", "Id": id.to_string(), "Name": "Session",
         "UserName": user, "SessionType": "Redfish", "CreatedTime": NOW,
     });
-    state.insert(&path, session);
-    state.add_member(&asked.path, &path);
     state.sessions.insert(token.clone(), path.clone());
-    let shown = state.resource(&path).cloned().unwrap_or_default();
-    Reply::json(201, shown).with("X-Auth-Token", token).with("Location", path)
+    created(state, &asked.path, path, session).with("X-Auth-Token", token)
 }
 
 fn act(state: &mut State, asked: &Asked, owner: &str, action: &str) -> Reply {
@@ -339,9 +343,7 @@ fn add_account(state: &mut State, asked: &Asked) -> Reply {
     let path = format!("{}/{id}", asked.path);
     let account = crate::vendors::account(&id, user, role);
     state.passwords.insert(user.to_owned(), password.to_owned());
-    state.insert(&path, account);
-    state.add_member(&asked.path, &path);
-    Reply::json(201, state.resource(&path).cloned().unwrap_or_default()).with("Location", path)
+    created(state, &asked.path, path, account)
 }
 
 fn add_subscription(state: &mut State, asked: &Asked) -> Reply {
@@ -358,9 +360,7 @@ fn add_subscription(state: &mut State, asked: &Asked) -> Reply {
         "SubscriptionType": "RedfishEvent", "EventFormatType": "Event",
         "Status": {"State": "Enabled", "Health": "OK"},
     });
-    state.insert(&path, subscription);
-    state.add_member(&asked.path, &path);
-    Reply::json(201, state.resource(&path).cloned().unwrap_or_default()).with("Location", path)
+    created(state, &asked.path, path, subscription)
 }
 
 fn add_certificate(state: &mut State, asked: &Asked) -> Reply {
@@ -375,9 +375,7 @@ fn add_certificate(state: &mut State, asked: &Asked) -> Reply {
         "@odata.type": "#Certificate.v1_7_0.Certificate", "Id": id, "Name": "Certificate",
         "CertificateString": pem, "CertificateType": "PEM",
     });
-    state.insert(&path, certificate);
-    state.add_member(&asked.path, &path);
-    Reply::json(201, state.resource(&path).cloned().unwrap_or_default()).with("Location", path)
+    created(state, &asked.path, path, certificate)
 }
 
 fn is_push(state: &State, path: &str) -> bool {

@@ -1,11 +1,12 @@
 //! Accounts, the manager's own settings, its restart.
 
 use super::Client;
+use crate::credentials::Credentials;
 use crate::error::{Cause, Result};
 use crate::http::Body;
 use crate::json::{Read, View};
 use crate::model::{Account, Manager, ResetType, ResourcePath};
-use crate::secret::{Credentials, Secret};
+use basalt_trust::Secret;
 use serde::Serialize;
 use serde_json::Value;
 

@@ -7,7 +7,7 @@ use crate::error::{Cause, Result};
 use crate::http::{Body, Method, Proof, Request};
 use crate::json::View;
 use crate::model::ResourcePath;
-use crate::secret::Secret;
+use basalt_trust::Secret;
 use serde::Serialize;
 
 #[derive(Serialize)]

@@ -2,11 +2,12 @@
 
 use super::{Client, EventStream};
 use crate::bmc::{Accepted, Bmc, BootOverride, PowerAction, TaskWait, UpdateRequest};
+use crate::credentials::Credentials;
 use crate::error::Result;
 use crate::model::*;
 use crate::quirks::Quirks;
-use crate::secret::{Credentials, Secret};
 use async_trait::async_trait;
+use basalt_trust::Secret;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

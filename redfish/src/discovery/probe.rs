@@ -3,10 +3,11 @@
 use crate::Bmc;
 use crate::client::Client;
 use crate::connection::{Auth, Connection, Limits};
+use crate::credentials::Credentials;
 use crate::error::{Cause, Result};
 use crate::model::Service;
-use crate::secret::Credentials;
-use crate::tls::{Fingerprint, Trust, handshake_cause};
+use crate::tls::{client_config, handshake_cause};
+use basalt_trust::{Fingerprint, Trust};
 use rustls::pki_types::ServerName;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -97,7 +98,7 @@ pub async fn presented_certificate(address: &str, port: u16, patience: Duration)
     let fail = |cause: Cause| cause.at(&endpoint);
     let unreachable = |error: std::io::Error| fail(Cause::Unreachable { reason: error.to_string() });
     let work = async {
-        let Some(config) = Trust::Insecure.client_config().map_err(fail)? else { unreachable!("it has TLS") };
+        let Some(config) = client_config(&Trust::Insecure).map_err(fail)? else { unreachable!("it has TLS") };
         let tcp = TcpStream::connect((address, port)).await.map_err(unreachable)?;
         let name = ServerName::try_from(address.to_owned()).map_err(|e| {
             fail(Cause::Settings { what: format!("address '{address}'"), reason: e.to_string() })

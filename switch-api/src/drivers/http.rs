@@ -274,7 +274,7 @@ impl Http {
         let tcp = TcpStream::connect((address.as_str(), *port)).await.map_err(unreachable)?;
         tcp.set_nodelay(true).map_err(unreachable)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
-        let name = trust.server_name(address).map_err(|cause| self.fail(cause))?;
+        let name = trust.server_name(address).map_err(|bad| self.fail(bad.into()))?;
         let stream = tls.connect(name, tcp).await.map_err(|error| {
             let by_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
             let (endpoint, reason) = (self.connection.endpoint(), self.quote(&error.to_string()));

@@ -72,7 +72,7 @@ fn credentials(connection: &Connection) -> Result<Option<(AsciiMetadataValue, As
     if connection.secret.is_empty() {
         return Ok(None);
     }
-    let value = |text: &str| {
+    let value = |text: &str| -> Result<_, Cause> {
         let mut value = AsciiMetadataValue::try_from(text).map_err(|_| Cause::Settings {
             what: "management.user or management.credentials".to_owned(),
             reason: "gNMI carries them as plain ASCII".to_owned(),

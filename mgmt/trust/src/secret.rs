@@ -3,7 +3,7 @@
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// A credential. It has no `Display` and no serde; `Debug` prints `***`; [`Secret::expose`] is the one way to its text, to be
+/// A password or token. It has no `Display` and no serde; `Debug` prints `***`; [`Secret::expose`] is the one way to its text, to be
 /// called where a request is built and nowhere else.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -21,7 +21,7 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// `text` with this secret blotted out: for errors that quote what a switch answered, since some echo the request.
+    /// `text` with this secret blotted out: for errors that quote an answer, since some devices echo the request.
     pub fn redact(&self, text: &str) -> String {
         if self.0.is_empty() { text.to_owned() } else { text.replace(self.0.as_str(), "***") }
     }
