@@ -2,6 +2,7 @@
 
 mod cas;
 mod channel;
+mod read;
 mod request;
 
 use crate::controller::{Controller, Timing};

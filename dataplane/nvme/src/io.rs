@@ -6,7 +6,7 @@ mod ops;
 mod watch;
 
 pub(crate) use bounce::{BOUNCE_BYTES, BouncePiece};
-pub(crate) use ops::{Ended, Keep};
+pub(crate) use ops::{Command, Ended, Keep};
 
 use crate::controller::{Controller, Mode, QueuePlace};
 use crate::dma::{Iova, Mapping};
@@ -236,6 +236,20 @@ impl IoQueue {
             }
             self.room.notified().await;
         }
+    }
+
+    /// The same without waiting: `keep` comes back when there is no room now.
+    #[inline]
+    pub(crate) fn submit_now(
+        &self,
+        sqe: &Sqe,
+        data: &[Segment],
+        keep: Keep,
+    ) -> std::result::Result<ops::Command, Keep> {
+        if self.halted.get() || self.over.get() {
+            return Err(keep);
+        }
+        self.try_submit(sqe, data, keep)
     }
 
     #[inline]

@@ -1,8 +1,8 @@
 //! A reactor's channel to a namespace: requests of any size in blocks of 4 KiB, cut to what the controller takes.
 
 use super::Shared;
+use super::read::Read;
 use super::request::Place;
-use crate::dma::Iova;
 use crate::io::{BOUNCE_BYTES, BouncePiece, Keep, QueueUser};
 use crate::pointer::Segment;
 use crate::spec::Sqe;
@@ -42,61 +42,6 @@ impl Channel {
             Sqe::blocks(opcode, Nsid(self.shared.nsid), lba, format.block_count(len), control | bits);
         sqe.cdw14 = tag.into();
         sqe
-    }
-
-    async fn read_blocks(&self, offset: u64, len: usize) -> Result<DmaBuf> {
-        check_range(&self.shared.info, offset, len as u64)?;
-        let buf = DmaBuf::new(len);
-        let at = Place { op: "read", offset, len: len as u64 };
-        let most = self.shared.abilities.transfer_max_bytes as usize;
-        let Some(iova) = self.queue.translate(buf.as_ptr(), len) else {
-            return Box::pin(self.read_copied(at, buf)).await;
-        };
-        if len <= most {
-            let sqe = self.command(io::READ, offset, len as u64, 0);
-            let data = [Segment { iova, len: len as u32 }];
-            return match self.run(at, sqe, &data, Keep::Buf(buf)).await? {
-                Keep::Buf(buf) => Ok(buf),
-                _ => unreachable!("a command gives back what it was given"),
-            };
-        }
-        Box::pin(self.read_cut(at, buf, iova)).await
-    }
-
-    /// More than one command takes.
-    async fn read_cut(&self, at: Place, buf: DmaBuf, iova: Iova) -> Result<DmaBuf> {
-        let (offset, len) = (at.offset, buf.len());
-        let most = self.shared.abilities.transfer_max_bytes as usize;
-        let shared = Rc::new(buf);
-        let parts = (0..len).step_by(most).map(|from| {
-            let n = most.min(len - from);
-            let sqe = self.command(io::READ, offset + from as u64, n as u64, 0);
-            let data = [Segment { iova: Iova(iova.0 + from as u64), len: n as u32 }];
-            let keep = Keep::Shared(shared.clone());
-            async move { self.run(at, sqe, &data, keep).await.map(drop) }
-        });
-        all(parts.collect()).await?;
-        Ok(Rc::into_inner(shared).expect("every part has ended and given its share back"))
-    }
-
-    /// Into memory that the controller does not see.
-    async fn read_copied(&self, at: Place, buf: DmaBuf) -> Result<DmaBuf> {
-        let most = (self.shared.abilities.transfer_max_bytes as usize).min(BOUNCE_BYTES);
-        let len = buf.len();
-        let buf = std::cell::RefCell::new(buf);
-        let parts = (0..len).step_by(most).map(|from| {
-            let buf = &buf;
-            async move {
-                let n = most.min(len - from);
-                let sqe = self.command(io::READ, at.offset + from as u64, n as u64, 0);
-                let piece = self.queue.bounce().take().await;
-                let piece = self.run_bounced(at, sqe, piece, n).await?;
-                piece.read(&mut buf.borrow_mut()[from..from + n]);
-                Ok(())
-            }
-        });
-        all(parts.collect()).await?;
-        Ok(buf.into_inner())
     }
 
     pub(super) async fn run_bounced(
@@ -274,7 +219,7 @@ fn copy_range(data: &[Bytes], from: usize, len: usize, mut put: impl FnMut(usize
 }
 
 /// Runs all at once; the first error, once all have ended.
-async fn all<F: Future<Output = Result<()>>>(parts: Vec<F>) -> Result<()> {
+pub(super) async fn all<F: Future<Output = Result<()>>>(parts: Vec<F>) -> Result<()> {
     let mut parts: Vec<Option<Pin<Box<F>>>> = parts.into_iter().map(|f| Some(Box::pin(f))).collect();
     let mut outcome = Ok(());
     std::future::poll_fn(move |cx| {
@@ -299,7 +244,7 @@ impl Bdev for Channel {
         &self.shared.info
     }
     fn read(&self, offset: u64, len: usize) -> LocalBoxFuture<'_, Result<DmaBuf>> {
-        Box::pin(self.read_blocks(offset, len))
+        Box::pin(Read::new(self, offset, len))
     }
     fn write(&self, offset: u64, data: Vec<Bytes>, durability: Durability) -> LocalBoxFuture<'_, Result<()>> {
         Box::pin(self.write_blocks(offset, data, durability))

@@ -34,7 +34,7 @@ impl Channel {
     }
 
     #[cold]
-    async fn run_again(
+    pub(super) async fn run_again(
         &self,
         at: Place,
         sqe: Sqe,

@@ -120,13 +120,13 @@ impl Future for Command {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let CommandState::Sent(key) = self.state else {
-            return match std::mem::replace(&mut self.state, CommandState::Taken) {
+        let Command { queue, state } = &mut *self;
+        let CommandState::Sent(key) = *state else {
+            return match std::mem::replace(state, CommandState::Taken) {
                 CommandState::Never(how, keep) => Poll::Ready((how, keep)),
                 _ => Poll::Pending,
             };
         };
-        let queue = self.queue.clone();
         let mut ops = queue.ops.borrow_mut();
         let Some(Some(op)) = ops.entries.get_mut(key as usize) else { return Poll::Pending };
         match &mut op.state {
@@ -140,7 +140,7 @@ impl Future for Command {
             State::Ended(how) => {
                 let how = *how;
                 let keep = ops.take_back(key);
-                self.state = CommandState::Taken;
+                *state = CommandState::Taken;
                 Poll::Ready((how, keep))
             }
             State::Orphaned => unreachable!("orphaned only when this is dropped"),
