@@ -44,6 +44,10 @@ END
 ln -sf ../usr/lib/os-release "$TREE/etc/os-release"
 for name in basalt-dataplane basalt; do strip --strip-all -o "$TREE/usr/bin/$name" "$PROGRAMS/$name"; done
 strip --strip-all -o "$TREE/usr/lib/basalt/init" "$PROGRAMS/basalt-init"
+# The boot loader, for the disk image and for the disks that the image makes.
+at_source_time sbsign --key /work/keys/secure-boot.key --cert /work/keys/secure-boot.crt --output /work/systemd-boot.efi \
+    /usr/lib/systemd/boot/efi/systemd-bootx64.efi 2>/dev/null
+install -m 644 "$WORK/systemd-boot.efi" "$TREE/usr/lib/basalt/systemd-bootx64.efi"
 mkdir -p "$TREE/usr/share/basalt/keys"
 cp "$KEYS/manifest.pub" "$TREE/usr/share/basalt/keys/manifest.pem"
 # Every library that a program or library names is there: what a list forgot is found here and not at night.

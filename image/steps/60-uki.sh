@@ -17,21 +17,17 @@ measured=()
 [ ! -e "$WORK/keys/pcr.key" ] || measured=(--pcr-private-key=/work/keys/pcr.key --pcr-public-key=/work/keys/pcr.pub --pcr-banks=sha256
     --phases=enter-initrd --tools=/usr/lib/systemd)
 
-at_source_time() { in_builder faketime -f "$(date -u --date="@$SOURCE_DATE_EPOCH" '+%Y-%m-%d %H:%M:%S')" "$@"; }
 # $1: output; $2: command line; then initrds.
 uki() {
     local output=$1 cmdline=$2 initrds=()
     shift 2
     for initrd; do initrds+=("--initrd=$initrd"); done
-    # A signature states when it was made, and that is the only time in it: the source's.
     at_source_time ukify build --linux="/work/out/$name.vmlinuz" "${initrds[@]}" --cmdline="$cmdline" --os-release=@/work/os-release \
         --uname="$KERNEL" --stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub --output="/work/out/$output" \
         ${measured[@]+"${measured[@]}"} --secureboot-private-key=/work/keys/secure-boot.key --secureboot-certificate=/work/keys/secure-boot.crt >/dev/null
 }
 uki "$name.efi" "$common" "/work/out/$name.initrd"
 uki "$name-netboot.efi" "$netboot" "/work/out/$name.initrd" /work/root.cpio
-at_source_time sbsign --key /work/keys/secure-boot.key --cert /work/keys/secure-boot.crt --output /work/systemd-boot.efi \
-    /usr/lib/systemd/boot/efi/systemd-bootx64.efi 2>/dev/null
 
 # The digest of the root is on the command line: init compares it before anything of the root is used.
 cat >"$OUT/$name.ipxe" <<END

@@ -1,7 +1,7 @@
 //! The boot service: asked once what this node is to do, and told each step, so that a node that hangs is seen there.
 //!
 //! Where it is comes from `basalt.boot=` on the command line, or with an address by DHCP. A node without one serves all the
-//! same, and so does one whose boot service is down: nothing here is waited for. `docs/operations/boot.md` has the requests.
+//! same. Nothing here waits; who may not go on without an answer asks [`heard`]. `docs/operations/boot.md` has the requests.
 
 use crate::cmdline::Cmdline;
 use crate::console::{say, uptime_s};
@@ -17,8 +17,8 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -26,9 +26,35 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// What could not be told yet; more is not worth telling, and the oldest goes.
 const MOST_PENDING: usize = 16;
 const PLAN: &str = "/run/basalt/plan.json";
-const BUNDLE: &str = "/var/tmp/upgrade.bundle";
+pub(crate) const BUNDLE: &str = "/var/tmp/upgrade.bundle";
 
 static OUTBOX: OnceLock<SyncSender<News>> = OnceLock::new();
+static HEARD: Mutex<Heard> = Mutex::new(Heard { leased: Vec::new(), service: None, answer: None });
+
+/// What is known of the boot service so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard {
+    /// Ports that got an address.
+    pub(crate) leased: Vec<[u8; 6]>,
+    pub(crate) service: Option<String>,
+    /// The last one.
+    pub(crate) answer: Option<Answer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Plan(Plan),
+    /// Quarantine.
+    Refused(String),
+}
+
+fn board() -> MutexGuard<'static, Heard> {
+    HEARD.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+pub(crate) fn heard() -> Heard {
+    board().clone()
+}
 
 enum News {
     /// A port got an address, and perhaps the address of a boot service with it.
@@ -36,9 +62,18 @@ enum News {
         mac: [u8; 6],
         service: Option<String>,
     },
-    Step(&'static str, String),
+    Step(Message),
+    /// Ask once more what this node is to do.
+    AskAgain,
     /// What runs has proved itself, so it may be replaced.
     Healthy,
+}
+
+struct Message {
+    step: &'static str,
+    detail: String,
+    /// Hears when the service has it.
+    told: Option<SyncSender<()>>,
 }
 
 /// What runs here.
@@ -70,12 +105,27 @@ pub(crate) fn leased(mac: [u8; 6], service: Option<&str>) {
 
 /// Everything that is supervised has said that it is ready.
 pub(crate) fn ready(version: &str) {
-    send(News::Step("ready", format!("Basalt {version}, {:.1} s after kernel start", uptime_s())));
+    step("ready", &format!("Basalt {version}, {:.1} s after kernel start", uptime_s()));
 }
 
 /// Something gave up, with its cause.
 pub(crate) fn failed(cause: &str) {
-    send(News::Step("failed", cause.to_owned()));
+    step("failed", cause);
+}
+
+pub(crate) fn step(step: &'static str, detail: &str) {
+    send(News::Step(Message { step, detail: detail.to_owned(), told: None }));
+}
+
+/// Something to be heard when the service has been told; an end without it means that nobody will be.
+pub(crate) fn told(step: &'static str, detail: &str) -> Receiver<()> {
+    let (tell, told) = sync_channel(1);
+    send(News::Step(Message { step, detail: detail.to_owned(), told: Some(tell) }));
+    told
+}
+
+pub(crate) fn ask_again() {
+    send(News::AskAgain);
 }
 
 /// The running version is blessed, or was long ago, and it serves.
@@ -84,23 +134,31 @@ pub(crate) fn healthy() {
 }
 
 /// What the boot service decided.
-#[derive(Debug, PartialEq, Eq)]
-struct Plan {
-    action: String,
-    version: Option<[u32; 3]>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) action: String,
+    pub(crate) version: Option<[u32; 3]>,
     /// The version was named in the decision, and is not just the newest there is.
     pinned: bool,
-    bundle: Option<String>,
+    pub(crate) bundle: Option<String>,
+    /// Serial number or path of the disk to install on.
+    pub(crate) disk: Option<String>,
+    pub(crate) wipe: bool,
+    /// Decided once more is another decision.
+    decided_s: u64,
 }
 
 impl Plan {
-    fn parse(text: &str) -> Option<Plan> {
+    pub(crate) fn parse(text: &str) -> Option<Plan> {
         let plan: Value = serde_json::from_str(text).ok()?;
         Some(Plan {
             action: plan["action"].as_str()?.to_owned(),
             version: plan["version"].as_str().and_then(version),
             pinned: plan["pinned"] == true,
             bundle: plan["files"]["bundle"].as_str().map(str::to_owned),
+            disk: plan["disk"].as_str().map(str::to_owned),
+            wipe: plan["wipe"] == true,
+            decided_s: plan["decided_s"].as_u64().unwrap_or(0),
         })
     }
 
@@ -128,9 +186,11 @@ struct Client {
     reached: bool,
     plan: Option<Plan>,
     planned: bool,
+    /// An answer came before: asking once more is no new boot.
+    again: bool,
     healthy: bool,
     upgraded: bool,
-    pending: VecDeque<(&'static str, String)>,
+    pending: VecDeque<Message>,
     said: Option<String>,
 }
 
@@ -146,6 +206,7 @@ impl Client {
             reached: false,
             plan: None,
             planned: false,
+            again: false,
             healthy: false,
             upgraded: false,
             pending: VecDeque::new(),
@@ -196,17 +257,25 @@ impl Client {
         match news {
             News::Lease { mac, service } => {
                 let address = self.given.as_deref().or(service.as_deref());
+                let mut board = board();
+                if !board.leased.contains(&mac) {
+                    board.leased.push(mac);
+                }
                 if let Some(text) = address
                     && !self.reached
                 {
                     match Url::parse(text) {
-                        Some(url) => (self.mac, self.service) = (Some(mac), Some(url)),
+                        Some(url) => {
+                            board.service = Some(url.to_string());
+                            (self.mac, self.service) = (Some(mac), Some(url));
+                        }
                         None => say(&format_args!("boot service {text:?}: wanted http://ADDRESS:PORT")),
                     }
                 }
             }
-            News::Step(step, detail) => {
-                self.pending.push_back((step, detail));
+            News::AskAgain => self.planned = false,
+            News::Step(message) => {
+                self.pending.push_back(message);
                 if self.pending.len() > MOST_PENDING {
                     self.pending.pop_front();
                 }
@@ -224,7 +293,8 @@ impl Client {
     fn tell(&mut self) -> Result<(), String> {
         let Some(service) = self.service.clone() else { return Ok(()) };
         if !self.planned {
-            let ids = [("mac", self.mac()), ("uuid", self.uuid.clone())];
+            let again = self.again.then(|| "1".to_owned());
+            let ids = [("mac", self.mac()), ("uuid", self.uuid.clone()), ("again", again)];
             let query: Vec<String> =
                 ids.into_iter().filter_map(|(k, v)| Some(format!("{k}={}", v?))).collect();
             let url = service.join(&format!("boot/v1/plan?{}", query.join("&")));
@@ -236,18 +306,31 @@ impl Client {
             }
             self.reached = true;
             self.planned = true;
-            self.plan = Plan::parse(&text).filter(|_| status == 200);
-            match &self.plan {
-                Some(plan) => {
-                    say(&format_args!("boot service {service}: {}", plan.action));
-                    keep_plan(&text);
-                }
-                None => say(&format_args!("boot service {service}: {}", text.trim())),
+            let plan = Plan::parse(&text).filter(|_| status == 200);
+            let answer = plan.clone().map_or_else(|| Answer::Refused(text.clone()), Answer::Plan);
+            let changed = board().answer.as_ref() != Some(&answer);
+            if changed && self.again && plan.is_some() {
+                // Another decision: asked for like the first, with what goes with it.
+                (self.planned, self.again) = (false, false);
+                return self.tell();
             }
+            match &plan {
+                Some(plan) if changed => say(&format_args!("boot service {service}: {}", plan.action)),
+                None if changed => say(&format_args!("boot service {service}: {}", text.trim())),
+                _ => {}
+            }
+            if plan.is_some() && !self.again {
+                keep_plan(&text);
+            }
+            self.again = true;
+            self.plan = plan;
+            board().answer = Some(answer);
         }
-        while let Some((step, detail)) = self.pending.front() {
-            self.post(&service, step, detail)?;
-            self.pending.pop_front();
+        while let Some(message) = self.pending.front() {
+            self.post(&service, message.step, &message.detail)?;
+            if let Some(told) = self.pending.pop_front().and_then(|m| m.told) {
+                let _ = told.try_send(());
+            }
         }
         Ok(())
     }
@@ -256,6 +339,9 @@ impl Client {
         let event = json!({ "mac": self.mac(), "uuid": self.uuid, "step": step, "detail": detail });
         let answer = http::post(&service.join("boot/v1/events"), &event.to_string())
             .map_err(|e| format!("{service}: {e}"))?;
+        if answer.status >= 500 {
+            return Err(format!("{service} answers {} to {step}", answer.status));
+        }
         // What it does not take now it will not take later either.
         if !(200..300).contains(&answer.status) {
             say(&format_args!("boot service {service} does not take {step}: {}", answer.status));
@@ -300,18 +386,19 @@ impl Client {
     }
 }
 
-fn basalt(arguments: &[&str]) -> Result<String, String> {
+pub(crate) fn basalt(arguments: &[&str]) -> Command {
     let mut command = Command::new("/usr/bin/basalt");
     command
         .args(arguments)
         .env_clear()
         .env("PATH", "/usr/bin:/usr/sbin")
-        .env("BASALT_DIR", "/var/lib/basalt");
-    programs::run(command.env("NO_COLOR", "1"))
+        .env("BASALT_DIR", "/var/lib/basalt")
+        .env("NO_COLOR", "1");
+    command
 }
 
 fn is_worth_trying(wanted: &str) -> Result<(), String> {
-    let slots = basalt(&["--output", "json", "upgrade", "status"])?;
+    let slots = programs::run(&mut basalt(&["--output", "json", "upgrade", "status"]))?;
     if was_bad(&slots, wanted) {
         return Err(format!(
             "version {wanted} was found bad on this node and is not tried again; decide for another"
@@ -323,7 +410,7 @@ fn is_worth_trying(wanted: &str) -> Result<(), String> {
 fn install(url: &Url) -> Result<(), String> {
     let fetched = fetch(url).map_err(|e| format!("{url}: {e}"));
     // The bundle's signature and every byte of it are checked before the first write.
-    let installed = fetched.and_then(|()| basalt(&["upgrade", "install", BUNDLE]));
+    let installed = fetched.and_then(|()| programs::run(&mut basalt(&["upgrade", "install", BUNDLE])));
     let _ = fs::remove_file(BUNDLE);
     installed.map(|_| ())
 }
@@ -334,7 +421,7 @@ fn was_bad(status: &str, wanted: &str) -> bool {
     slots.iter().any(|s| s["version"] == wanted && s["state"] == "bad")
 }
 
-fn fetch(url: &Url) -> std::io::Result<()> {
+pub(crate) fn fetch(url: &Url) -> std::io::Result<()> {
     let answer = http::get(url)?;
     if answer.status != 200 {
         return Err(std::io::Error::other(format!("the server answers {}", answer.status)));
@@ -365,6 +452,8 @@ mod tests {
     use std::net::TcpListener;
 
     const ANSWER: &str = r#"{"action":"install","version":"1.10.0","files":{"bundle":"http://10.0.0.1:8069/boot/v1/files/basalt_1.10.0.bundle"},"token":"t"}"#;
+    const WITH_DISK: &str =
+        r#"{"action":"install","version":"1.10.0","disk":"S1","wipe":true,"decided_s":7,"token":"u"}"#;
 
     #[test]
     fn only_a_newer_version_that_was_decided_is_an_upgrade() {
@@ -378,6 +467,14 @@ mod tests {
         let pinned = Plan::parse(&local.replacen('{', "{\"pinned\":true,", 1)).unwrap();
         assert_eq!(pinned.upgrade("1.9.0").unwrap().1, [1, 10, 0]);
         assert_eq!(Plan::parse("quarantine: nothing was decided"), None);
+        let disk = Plan::parse(WITH_DISK).unwrap();
+        assert_eq!((disk.disk.as_deref(), disk.wipe, plan.disk, plan.wipe), (Some("S1"), true, None, false));
+        assert_eq!(
+            Plan::parse(&WITH_DISK.replace("\"u\"", "\"v\"")).as_ref(),
+            Some(&disk),
+            "the token is new each time"
+        );
+        assert_ne!(Plan::parse(&WITH_DISK.replace(":7", ":8")).unwrap(), disk, "decided once more");
         let bare = Plan::parse(r#"{"action":"install","version":null,"files":null}"#).unwrap();
         assert_eq!(bare.upgrade("1.9.0"), None);
     }
@@ -415,12 +512,17 @@ mod tests {
             asked
         });
         let (outbox, inbox) = sync_channel(8);
-        outbox.send(News::Step("failed", "first".into())).unwrap();
+        let step = |step, detail: &str, told| {
+            outbox.send(News::Step(Message { step, detail: detail.into(), told })).unwrap();
+        };
+        let (tell, told) = sync_channel(1);
+        step("failed", "first", None);
         outbox.send(News::Lease { mac: [2, 0, 0, 0, 0, 1], service: Some(address) }).unwrap();
-        outbox.send(News::Step("ready", "second".into())).unwrap();
+        step("ready", "second", Some(tell));
         let running = Running { version: "1.0.0".into(), on_disk: false };
         let client = std::thread::spawn(move || Client::new(None, running).run(&inbox));
         let asked = server.join().unwrap();
+        assert_eq!(told.recv(), Ok(()), "it is known to be told");
         drop(outbox);
         client.join().unwrap();
         assert!(

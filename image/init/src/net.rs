@@ -52,6 +52,14 @@ fn is_ethernet(name: &str) -> bool {
     read(name, "type") == "1" && Path::new("/sys/class/net").join(name).join("device").exists()
 }
 
+/// How many ports there are, and how many of them have a link.
+pub(crate) fn links() -> crate::install::Links {
+    let all: Vec<String> =
+        names(Path::new("/sys/class/net")).into_iter().filter(|n| is_ethernet(n)).collect();
+    let up = all.iter().filter(|n| read(n, "carrier") == "1").count();
+    crate::install::Links { up, all: all.len() }
+}
+
 fn mac(name: &str) -> Option<[u8; 6]> {
     let bytes: Vec<u8> =
         read(name, "address").split(':').filter_map(|b| u8::from_str_radix(b, 16).ok()).collect();

@@ -5,7 +5,7 @@ use crate::console::say;
 use crate::modules::Modules;
 use crate::supervise::Service;
 use crate::watchdog::Watchdog;
-use crate::{boot, drives, net, power, programs, secret, services, slots, state};
+use crate::{boot, drives, install, net, power, programs, secret, services, slots, state};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
@@ -22,8 +22,8 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// … and given up when that has not come this long after the start, unless `basalt.trial=` says otherwise.
 const TRIAL_LIMIT: Duration = Duration::from_secs(180);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ending {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
     Reboot,
     PowerOff,
 }
@@ -45,7 +45,20 @@ pub(crate) fn run() -> Result<(), String> {
     }
     let mut watchdog = Watchdog::start(&mut modules);
     boot::start(&cmdline, boot::Running { version: version.clone(), on_disk });
-    net::start(cmdline.get("net") != Some("off"));
+    let with_network = cmdline.get("net") != Some("off");
+    net::start(with_network);
+    if !on_disk && with_network {
+        let may_pool = cmdline.get("drives") != Some("none");
+        let ending = install::before_drives(cmdline.get("boot").is_some(), may_pool, &mut || {
+            reap(&mut []);
+            watchdog.feed();
+            std::thread::sleep(TICK);
+            asked_to_end(&mut signals)
+        });
+        if let Some(ending) = ending {
+            return end(ending, &mut [], &mut watchdog);
+        }
+    }
     let state_is_kept = state::mount_var(on_disk)?;
     secret::prepare(state_is_kept);
     drives::prepare(&cmdline, &mut modules)?;
@@ -67,12 +80,34 @@ pub(crate) fn run() -> Result<(), String> {
     let limit = cmdline.number("trial").map_or(TRIAL_LIMIT, |s| Duration::from_secs(s.clamp(10, 3600)));
     let trial = on_trial.then_some(limit);
     let ending = supervise(&mut services, &mut signals, &mut watchdog, &version, trial);
-    shut_down(&mut services, &mut watchdog);
+    end(ending, &mut services, &mut watchdog)
+}
+
+fn end(ending: Ending, services: &mut [Service], watchdog: &mut Watchdog) -> Result<(), String> {
+    shut_down(services, watchdog);
     let Err(e) = match ending {
         Ending::Reboot => power::restart(),
         Ending::PowerOff => power::off(),
     };
     Err(format!("reboot: {e}"))
+}
+
+/// By the signals that process 1 gets.
+fn asked_to_end(signals: &mut SignalFd) -> Option<Ending> {
+    while let Ok(Some(info)) = signals.read_signal() {
+        match Signal::try_from(info.ssi_signo as i32) {
+            Ok(Signal::SIGINT | Signal::SIGTERM) => {
+                say(&"reboot was asked for");
+                return Some(Ending::Reboot);
+            }
+            Ok(Signal::SIGUSR2) => {
+                say(&"power-off was asked for");
+                return Some(Ending::PowerOff);
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// What stage 1 did not need.
@@ -168,18 +203,8 @@ fn supervise(
     let mut trial = on_trial.map_or(Trial::Over, |_| Trial::Running(Instant::now()));
     let mut was_ready = false;
     loop {
-        while let Ok(Some(info)) = signals.read_signal() {
-            match Signal::try_from(info.ssi_signo as i32) {
-                Ok(Signal::SIGINT | Signal::SIGTERM) => {
-                    say(&"reboot was asked for");
-                    return Ending::Reboot;
-                }
-                Ok(Signal::SIGUSR2) => {
-                    say(&"power-off was asked for");
-                    return Ending::PowerOff;
-                }
-                _ => {}
-            }
+        if let Some(ending) = asked_to_end(signals) {
+            return ending;
         }
         reap(services);
         let now = Instant::now();

@@ -21,6 +21,11 @@ fn running() -> MutexGuard<'static, BTreeMap<i32, Option<Ended>>> {
 
 /// Runs a program and returns what it said on standard output; the error has its last words.
 pub(crate) fn run(command: &mut Command) -> Result<String, String> {
+    run_with(command, &mut |_| ())
+}
+
+/// The same; `line` hears each line of standard output as it comes.
+pub(crate) fn run_with(command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = {
@@ -31,8 +36,8 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
         child
     };
     let pid = child.id() as i32;
-    let errors = child.stderr.take().map(|e| std::thread::spawn(move || last_words(e)));
-    let output = child.stdout.take().map(last_words).unwrap_or_default();
+    let errors = child.stderr.take().map(|e| std::thread::spawn(move || last_words(e, &mut |_| ())));
+    let output = child.stdout.take().map(|o| last_words(o, line)).unwrap_or_default();
     let errors = errors.and_then(|e| e.join().ok()).unwrap_or_default();
     let mut running = running();
     loop {
@@ -53,10 +58,21 @@ pub(crate) fn ended(pid: Pid, how: &str) -> bool {
     true
 }
 
-fn last_words(mut source: impl Read) -> String {
-    let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
+fn last_words(mut source: impl Read, line: &mut dyn FnMut(&str)) -> String {
+    let (mut kept, mut buffer, mut begun) = (Vec::new(), [0; 4096], Vec::new());
     while let Ok(length @ 1..) = source.read(&mut buffer) {
         kept.extend(&buffer[..length]);
+        for byte in &buffer[..length] {
+            match byte {
+                b'\n' => {
+                    line(&String::from_utf8_lossy(&begun));
+                    begun.clear();
+                }
+                // A line without an end is heard as far as this.
+                byte if begun.len() < MOST_WORDS_BYTES => begun.push(*byte),
+                _ => {}
+            }
+        }
         let excess = kept.len().saturating_sub(MOST_WORDS_BYTES);
         kept.drain(..excess);
     }
@@ -89,6 +105,11 @@ mod tests {
     fn output_or_last_words() {
         reap("good");
         assert_eq!(run(Command::new("/bin/sh").args(["-c", "echo fine"])).as_deref(), Ok("fine\n"));
+        reap("lines");
+        let mut lines = Vec::new();
+        let script = "echo one; sleep 0.1; echo two three; printf rest";
+        run_with(Command::new("/bin/sh").args(["-c", script]), &mut |l| lines.push(l.to_owned())).unwrap();
+        assert_eq!(lines, ["one", "two three"]);
         reap("bad");
         let why = run(Command::new("/bin/sh").args(["-c", "echo no room >&2; exit 16"])).unwrap_err();
         assert_eq!(why, "no room (exit code 16)");

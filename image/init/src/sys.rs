@@ -58,6 +58,36 @@ pub(crate) fn loop_set_fd(device: &File, backing: &File) -> io::Result<()> {
     check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, backing.as_raw_fd()) }).map(|_| ())
 }
 
+/// Tells the kernel that a partition of `disk` has another length now (linux/blkpg.h).
+pub(crate) fn resize_partition(disk: &File, number: u32, start_bytes: u64, len_bytes: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Partition {
+        start: i64,
+        length: i64,
+        number: libc::c_int,
+        names: [u8; 128],
+    }
+    #[repr(C)]
+    struct Call {
+        operation: libc::c_int,
+        flags: libc::c_int,
+        length: libc::c_int,
+        data: *mut Partition,
+    }
+    const BLKPG: u64 = 0x1269;
+    const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
+    let mut partition = Partition {
+        start: start_bytes as i64,
+        length: len_bytes as i64,
+        number: number as libc::c_int,
+        names: [0; 128],
+    };
+    let length = size_of::<Partition>() as libc::c_int;
+    let mut call = Call { operation: BLKPG_RESIZE_PARTITION, flags: 0, length, data: &raw mut partition };
+    // SAFETY: the kernel reads one Call and, through it, one Partition; both outlive the call.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG as _, &raw mut call) }).map(|_| ())
+}
+
 /// Starts (`Some(seconds)`) and feeds (`None`) a hardware watchdog.
 pub(crate) fn watchdog_set_timeout(device: &File, seconds: i32) -> io::Result<i32> {
     // _IOWR('W', 6, int)

@@ -52,10 +52,30 @@ pub struct Decision {
     /// None: the newest image there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// With [`Action::Install`]: serial number or path of the disk to install on. None: the node chooses where there is no doubt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+    /// With [`Action::Install`]: what is on that disk may go. Never outlives one installation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wipe: bool,
     /// A word for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
     pub decided_s: u64,
+}
+
+impl Decision {
+    /// What follows once the node has installed: it boots its disk, with the version that is on it. None where nothing was to be
+    /// installed.
+    pub fn once_installed(&self, now_s: u64) -> Option<Decision> {
+        (self.action == Action::Install).then(|| Decision {
+            action: Action::Local,
+            disk: None,
+            wipe: false,
+            decided_s: now_s,
+            ..self.clone()
+        })
+    }
 }
 
 /// The decisions that were made; nodes without one get the service's default. One per node.
@@ -66,5 +86,8 @@ pub trait Decisions: Send + Sync {
     /// Back to the default. False: there was no decision.
     async fn forget(&self, node: &NodeId) -> Result<bool>;
     async fn for_node(&self, node: &NodeId) -> Result<Option<Decision>>;
+    /// The node says that it has installed: every `install` that was decided for it becomes what follows it
+    /// ([`Decision::once_installed`]). Durable when it returns, and nothing that was decided meanwhile is lost. How many changed.
+    async fn installed(&self, node: &NodeId, now_s: u64) -> Result<usize>;
     async fn all(&self) -> Result<Vec<Decision>>;
 }

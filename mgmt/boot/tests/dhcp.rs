@@ -255,6 +255,8 @@ async fn decide(store: &FileStore, last: u8, action: Action, version: Option<&st
         node,
         action,
         version: version.map(str::to_owned),
+        disk: None,
+        wipe: false,
         note: String::new(),
         decided_s: now_s(),
     };

@@ -20,6 +20,8 @@ async fn decide(running: &Running, action: Action, version: Option<&str>) {
         node,
         action,
         version: version.map(str::to_owned),
+        disk: None,
+        wipe: false,
         note: String::new(),
         decided_s: now_s(),
     };
@@ -163,6 +165,45 @@ async fn plan_and_tokens() {
     );
     let stolen = get(running.http, &format!("/boot/v1/plan?mac=52:54:00:00:00:0a&token={brought}")).await;
     assert_eq!((stolen.status, stolen.text().contains("belongs to another node")), (403, true));
+}
+
+/// The disk to install on is in the plan; when the node says that it is done, the answer comes after the decision has changed.
+#[tokio::test]
+async fn an_installation_is_planned_once() {
+    let running = start("install", Action::Quarantine, None).await;
+    let node: NodeId = MAC.parse().unwrap();
+    let decision = Decision {
+        node,
+        action: Action::Install,
+        version: Some("1.10.0".into()),
+        disk: Some("S1".into()),
+        wipe: true,
+        note: String::new(),
+        decided_s: 5,
+    };
+    running.store.decide(decision).await.unwrap();
+    let uuid = "00000000-0000-0000-0000-000000000001";
+    let plan = async |more: &str| -> serde_json::Value {
+        let path = format!("/boot/v1/plan?mac={MAC}&uuid={uuid}{more}");
+        serde_json::from_slice(&get(running.http, &path).await.body).unwrap()
+    };
+    let first = plan("").await;
+    assert_eq!(
+        (&first["action"], &first["disk"], &first["wipe"]),
+        (&"install".into(), &"S1".into(), &true.into())
+    );
+    assert_eq!((&first["decided_s"], &first["pinned"]), (&5.into(), &true.into()));
+    let events = steps(&running).await.len();
+    let again = plan("&again=1").await;
+    assert_eq!((&again["action"], again["token"].is_null()), (&"install".into(), true));
+    assert_eq!(steps(&running).await.len(), events, "looking again is no step of a boot");
+    let body = format!(r#"{{"mac":"{MAC}","uuid":"{uuid}","step":"installed","detail":"Basalt 1.10.0"}}"#);
+    assert_eq!(ask(running.http, "POST", "/boot/v1/events", "", &body).await.status, 204);
+    let after = plan("").await;
+    assert_eq!((&after["action"], &after["version"]), (&"local".into(), &"1.10.0".into()));
+    assert_eq!((after["disk"].is_null(), &after["wipe"]), (true, &false.into()));
+    let last = steps(&running).await;
+    assert!(last.contains(&(Step::Decided, "local 1.10.0, since it has installed".into())), "{last:?}");
 }
 
 #[tokio::test]

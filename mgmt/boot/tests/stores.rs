@@ -36,7 +36,32 @@ const OTHER: &str = "52:54:00:00:00:02";
 const UUID: &str = "00000000-0000-0000-0000-000000000001";
 
 fn decision(node: NodeId, action: Action) -> Decision {
-    Decision { node, action, version: None, note: String::new(), decided_s: 7 }
+    Decision { node, action, version: None, disk: None, wipe: false, note: String::new(), decided_s: 7 }
+}
+
+/// What an installation may do holds once: whoever opens the store afterwards finds `local`, with the same version.
+#[tokio::test]
+async fn an_installation_that_is_done_is_not_decided_any_more() {
+    let dir = Dir::new("installed");
+    let store = dir.store();
+    let install = Decision {
+        version: Some("1.2.3".into()),
+        disk: Some("S1".into()),
+        wipe: true,
+        note: "rack 4".into(),
+        ..decision(both(MAC, UUID), Action::Install)
+    };
+    store.decide(install.clone()).await.unwrap();
+    store.decide(decision(node(OTHER), Action::Diskless)).await.unwrap();
+    assert_eq!(store.installed(&node(OTHER), 9).await.unwrap(), 0, "it was not to install");
+    assert_eq!(dir.store().for_node(&node(MAC)).await.unwrap(), Some(install.clone()));
+    assert_eq!(store.installed(&node(UUID), 9).await.unwrap(), 1);
+    let after = dir.store().for_node(&node(MAC)).await.unwrap().unwrap();
+    let wanted = Decision { action: Action::Local, disk: None, wipe: false, decided_s: 9, ..install };
+    assert_eq!(after, wanted);
+    assert_eq!(store.installed(&node(MAC), 10).await.unwrap(), 0, "told twice");
+    let told: Vec<String> = store.recent(None, 10).await.unwrap().into_iter().map(|e| e.detail).collect();
+    assert_eq!(told, ["install 1.2.3 on S1 wiping it", "diskless", "local 1.2.3, since it has installed"]);
 }
 
 #[tokio::test]

@@ -48,6 +48,12 @@ pub(crate) enum Verb {
         /// Version to boot; the newest by default
         #[arg(long, value_name = "VERSION")]
         boot_version: Option<String>,
+        /// With install: serial number or path of the disk; without, the node takes the only one, or the smallest that is blank
+        #[arg(long, value_name = "SERIAL|PATH", requires = "action")]
+        disk: Option<String>,
+        /// With install: what is on that disk may go, once
+        #[arg(long, requires = "action")]
+        wipe: bool,
         /// A word for people
         #[arg(long, default_value = "")]
         note: String,
@@ -151,7 +157,14 @@ pub(crate) fn run(verb: Verb, output: Output, dir: &Path) -> Result<(), CliError
                     found.ok_or_else(|| basalt_boot::BootError::NotFound(format!("decision for {node}")))?;
                 print(output, &[found], |all| decisions_table(all))
             }
-            Verb::Decide { node: Some(node), action: Some(action), boot_version: version, note } => {
+            Verb::Decide {
+                node: Some(node),
+                action: Some(action),
+                boot_version: version,
+                disk,
+                wipe,
+                note,
+            } => {
                 if action == "default" {
                     return match store.forget(&node).await? {
                         true => Ok(()),
@@ -159,7 +172,10 @@ pub(crate) fn run(verb: Verb, output: Output, dir: &Path) -> Result<(), CliError
                     };
                 }
                 let action: Action = action.parse().map_err(|e| CliError::Usage(format!("{e}, default")))?;
-                let decision = Decision { node, action, version, note, decided_s: now_s() };
+                if action != Action::Install && (disk.is_some() || wipe) {
+                    return Err(CliError::Usage("--disk and --wipe go with install".into()));
+                }
+                let decision = Decision { node, action, version, disk, wipe, note, decided_s: now_s() };
                 store.decide(decision.clone()).await?;
                 print(output, &[decision], |all| decisions_table(all))
             }
@@ -300,10 +316,11 @@ fn events_table(all: &[Event], with_headings: bool) -> Vec<Row> {
 }
 
 fn decisions_table(all: &[Decision]) -> Vec<Row> {
-    let mut rows = headings(["NODE", "ACTION", "VERSION", "DECIDED", "NOTE"]);
+    let mut rows = headings(["NODE", "ACTION", "VERSION", "DISK", "DECIDED", "NOTE"]);
     rows.extend(all.iter().map(|d| {
         let version = d.version.clone().unwrap_or_else(|| "newest".into());
-        vec![d.node.to_string(), d.action.name().into(), version, rfc3339(d.decided_s), d.note.clone()]
+        let disk = or_dash(d.disk.as_ref()) + if d.wipe { " (wiped)" } else { "" };
+        vec![d.node.to_string(), d.action.name().into(), version, disk, rfc3339(d.decided_s), d.note.clone()]
     }));
     rows
 }

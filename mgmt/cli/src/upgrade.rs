@@ -5,9 +5,12 @@
 use crate::control::{CliError, Control, call};
 use crate::output::{Output, Row, print};
 use basalt_upgrade::bless::{Check, Patience, ProgramCheck, RolledBack, bless, gate, roll_back};
-use basalt_upgrade::bundle::{Authentic, Bundle, Recipe, build};
+use basalt_upgrade::bundle::{self, Authentic, Bundle, build};
+use basalt_upgrade::gpt::{Sizes, grow_state};
 use basalt_upgrade::install::{Stage, install};
-use basalt_upgrade::manifest::{Manifest, Version};
+use basalt_upgrade::make::{Recipe, make_disk};
+use basalt_upgrade::manifest::{Manifest, Node, Version};
+use basalt_upgrade::media::{FileMedia, Media, random};
 use basalt_upgrade::node::{Disk, running_root, this_node};
 use basalt_upgrade::slots::{self, Status};
 use basalt_upgrade::time::{DAY_S, now_s, rfc3339};
@@ -19,10 +22,14 @@ use serde_json::Value;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Where an image keeps the public keys it believes.
 const KEYS_DIR: &str = "/usr/share/basalt/keys";
+/// Linux, errno-base.h.
+const EBUSY: i32 = 16;
+const BOOT_LOADER: &str = "/usr/lib/basalt/systemd-bootx64.efi";
 const HEALTH_DIR: &str = "/usr/lib/basalt/health.d";
 
 #[derive(clap::Subcommand)]
@@ -47,6 +54,14 @@ pub(crate) enum Verb {
         trust: TrustArgs,
         #[command(flatten)]
         disk: DiskArgs,
+    },
+    /// Make a disk that boots a bundle: lay it out, write its first slot; what was on it goes with --wipe alone
+    Disk(MakeArgs),
+    /// Extend the state partition to the end of its disk, as init does at each boot
+    Grow {
+        /// The disk, or a file with a disk's image
+        #[arg(long)]
+        disk: PathBuf,
     },
     /// Show the slots, and what boots next
     Status {
@@ -130,6 +145,25 @@ pub(crate) struct RootArgs {
     days: u64,
     #[arg(long)]
     out: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct MakeArgs {
+    file: PathBuf,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// The disk, or a file of its size
+    #[arg(long)]
+    disk: PathBuf,
+    /// The disk's contents may go
+    #[arg(long)]
+    wipe: bool,
+    /// systemd-boot, signed for Secure Boot
+    #[arg(long, default_value = BOOT_LOADER)]
+    boot_loader: PathBuf,
+    /// Print a line for each tenth that is done
+    #[arg(long)]
+    tenths: bool,
 }
 
 #[derive(clap::Args)]
@@ -220,12 +254,7 @@ pub(crate) fn run(
             let (target, running) = disk.open(true)?;
             store.remember(checked.root(), checked.manifest().created)?;
             let installed = install(&checked, &target, running.as_ref(), &mut |stage, done, all| {
-                let what = match stage {
-                    Stage::WriteRoot => "writing root",
-                    Stage::ReadBackRoot => "reading back",
-                    Stage::WriteKernel => "writing kernel",
-                };
-                bar.show(what, done, all);
+                bar.show(words(stage), done, all);
             })?;
             print(output, &installed, |i| {
                 let what = if i.was_there { "is there already" } else { "is written" };
@@ -233,6 +262,17 @@ pub(crate) fn run(
                     "version {} {what} ({}, {}); reboot to try it, `basalt upgrade rollback` to cancel",
                     i.version, i.partition, i.file
                 )]]
+            })
+        }
+        Verb::Disk(args) => make(args, output, dir),
+        Verb::Grow { disk } => {
+            let media = FileMedia::open_shared(&disk)
+                .map_err(|e| CliError::Failed(format!("{}: {e}", disk.display())))?;
+            print(output, &grow_state(&media)?, |grown| {
+                vec![vec![match grown {
+                    Some(g) => format!("the state partition has {} MiB now", g.len_bytes >> 20),
+                    None => "the state partition ends where the disk does".into(),
+                }]]
             })
         }
         Verb::Status { disk } => {
@@ -276,6 +316,61 @@ pub(crate) fn run(
     }
 }
 
+fn make(args: MakeArgs, output: Output, dir: &Path) -> Result<(), CliError> {
+    let store = args.trust.store(dir);
+    let authentic = authenticate(&args.file, &store)?;
+    // What runs here says nothing about a disk that is made anew.
+    authentic.suits(&Node { version: None, ..this_node() })?;
+    let boot_loader = std::fs::read(&args.boot_loader).map_err(|e| {
+        CliError::Failed(format!(
+            "{}: {e}; an installed Basalt has it, elsewhere name systemd-boot with --boot-loader",
+            args.boot_loader.display()
+        ))
+    })?;
+    // Before minutes are spent on the bundle.
+    let media = FileMedia::open(&args.disk).map_err(|e| match e.raw_os_error() {
+        Some(EBUSY) => UpgradeError::InUse.into(),
+        _ => CliError::Failed(format!("{}: {e}", args.disk.display())),
+    })?;
+    let failed = |e: std::io::Error| CliError::Failed(format!("{}: {e}", args.disk.display()));
+    let sector_bytes = media.sector_bytes().map_err(failed)?;
+    let (mut bar, mut tenths) = (Bar::new(), Tenths::new(args.tenths));
+    let checked = authentic.check_payload(&mut |done, all| {
+        bar.show("checking", done, all);
+        tenths.show("checking", done, all);
+    })?;
+    let recipe = Recipe {
+        boot_loader: &boot_loader,
+        wipe: args.wipe,
+        sector_bytes,
+        sizes: Sizes::default(),
+        seed: random().ok_or_else(|| CliError::Failed("the system has no random numbers".into()))?,
+    };
+    let media: Arc<dyn Media> = Arc::new(media);
+    let made = make_disk(&checked, &media, &recipe, &mut |stage, done, all| {
+        bar.show(words(stage), done, all);
+        tenths.show(words(stage), done, all);
+    })?;
+    print(output, &made, |m| {
+        let wiped = m.wiped.as_ref().map_or(String::new(), |what| format!("; {what} is gone"));
+        vec![vec![format!(
+            "{} boots version {} ({}), with {} MiB for state{wiped}",
+            args.disk.display(),
+            m.version,
+            m.file,
+            m.state_bytes >> 20
+        )]]
+    })
+}
+
+fn words(stage: Stage) -> &'static str {
+    match stage {
+        Stage::WriteRoot => "writing root",
+        Stage::ReadBackRoot => "reading back",
+        Stage::WriteKernel => "writing kernel",
+    }
+}
+
 fn authenticate(file: &Path, store: &TrustStore) -> Result<Authentic<File>, UpgradeError> {
     let opened = File::open(file)
         .map_err(|e| UpgradeError::NotABundle(format!("{} cannot be opened: {e}", file.display())))?;
@@ -304,7 +399,7 @@ fn make_bundle(args: BundleArgs, output: Output) -> Result<(), CliError> {
         key_chain.extend(format::decode_roots(&bytes)?);
     }
     let now = now_s();
-    let recipe = Recipe {
+    let recipe = bundle::Recipe {
         version,
         architecture: word("architecture")?.to_owned(),
         created: now,
@@ -436,5 +531,24 @@ impl Bar {
         let end = if done == all { "\n" } else { "" };
         eprint!("\r{what}: {percent:3} % of {} MiB {end}", all.div_ceil(1 << 20));
         let _ = std::io::stderr().flush();
+    }
+}
+
+/// Progress for programs: `STAGE PERCENT` on standard output, each time a tenth of a stage is done.
+struct Tenths {
+    wanted: bool,
+    last: Option<(&'static str, u64)>,
+}
+
+impl Tenths {
+    fn new(wanted: bool) -> Tenths {
+        Tenths { wanted, last: None }
+    }
+    fn show(&mut self, what: &'static str, done: u64, all: u64) {
+        let now = Some((what, done * 10 / all.max(1)));
+        if self.wanted && now != self.last {
+            println!("{what} {}", now.map_or(0, |(_, tenths)| tenths * 10));
+            self.last = now;
+        }
     }
 }

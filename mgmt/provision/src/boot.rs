@@ -79,12 +79,12 @@ impl BootDesk {
         for id in node.boot_ids() {
             let version = node.wanted.version.clone();
             let note = format!("node {}", node.name);
+            let (disk, wipe) = install_on(node, action);
+            let wanted = Decision { node: id, action, version, disk, wipe, note, decided_s: now_s };
             let known = self.decisions.for_node(&id).await?;
-            let as_wanted = known.is_some_and(|d| {
-                d.action == action && d.version == version && d.note == note && d.node == id
-            });
-            if !as_wanted {
-                self.decisions.decide(Decision { node: id, action, version, note, decided_s: now_s }).await?;
+            // When it was decided says nothing about what was decided.
+            if known.is_none_or(|d| Decision { decided_s: now_s, ..d } != wanted) {
+                self.decisions.decide(wanted).await?;
             }
         }
         Ok(())
@@ -114,10 +114,45 @@ impl BootDesk {
     }
 }
 
+/// On which disk, and whether its contents may go. A drive that was not named for it is wiped only where just one was named at all.
+fn install_on(node: &Node, action: Action) -> (Option<String>, bool) {
+    if action != Action::Install {
+        return (None, false);
+    }
+    let told = &node.wanted.wipe;
+    let only_told = told.first().filter(|_| told.len() == 1);
+    let disk = node.wanted.install_drive.as_ref().or(only_told).cloned();
+    let wipe = disk.as_ref().is_some_and(|d| told.contains(d));
+    (disk, wipe)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::{BmcAddress, Identity, NodeName, Wanted};
     use basalt_boot::node::NodeId;
+
+    #[test]
+    fn a_drive_is_wiped_only_where_it_was_named() {
+        let of = |drive: Option<&str>, wipe: &[&str], action| {
+            let wanted = Wanted {
+                install_drive: drive.map(str::to_owned),
+                wipe: wipe.iter().map(|w| (*w).to_owned()).collect(),
+                ..Wanted::default()
+            };
+            let bmc = BmcAddress { url: String::new(), credential: String::new(), certificate_sha256: None };
+            let node = Node::new(NodeName::new("n").unwrap(), bmc, Identity::default(), wanted, 0);
+            install_on(&node, action)
+        };
+        let (a, b) = (Some("A".to_owned()), Some("B".to_owned()));
+        assert_eq!(of(None, &[], Action::Install), (None, false));
+        assert_eq!(of(Some("A"), &[], Action::Install), (a.clone(), false));
+        assert_eq!(of(Some("A"), &["A", "B"], Action::Install), (a.clone(), true));
+        assert_eq!(of(Some("B"), &["A"], Action::Install), (b, false));
+        assert_eq!(of(None, &["A"], Action::Install), (a, true));
+        assert_eq!(of(None, &["A", "B"], Action::Install), (None, false), "which of two is not guessed");
+        assert_eq!(of(Some("A"), &["A"], Action::Local), (None, false));
+    }
 
     fn events(steps: &[(Step, &str)]) -> Vec<Event> {
         let node: NodeId = "52:54:00:00:00:01".parse().unwrap();

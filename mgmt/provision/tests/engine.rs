@@ -130,7 +130,10 @@ async fn drives_are_not_wiped_without_being_told() {
         node.wanted.wipe.insert("D0".into());
         world.store.put(&mut node).await.unwrap();
         world.provision(1).await;
-        assert_eq!(world.node(0).await.state, State::Running);
+        let node = world.node(0).await;
+        assert_eq!(node.state, State::Running);
+        assert!(node.wanted.wipe.is_empty(), "it held for that installation");
+        assert!(world.inner().decisions.iter().all(|d| !d.wipe && d.disk.is_none()));
     }
     let world = World::new(1, &install).await;
     world.with(0, |s| {

@@ -39,8 +39,16 @@ pub enum UpgradeError {
         "version {bundle} can only be installed from {minimum} on, and {running} runs; install {minimum} or a release after it first"
     )]
     TooOld { bundle: String, minimum: String, running: String },
-    #[error("the disk cannot take an upgrade: {0}")]
+    #[error("the disk cannot take it: {0}")]
     Layout(String),
+    #[error(
+        "the disk is not blank: it holds {0}; nothing was written. Name another one, or add --wipe if its contents may go"
+    )]
+    NotBlank(String),
+    #[error(
+        "the disk is in use: it is mounted, runs this node, or is a drive of a pool; unmount it or stop what uses it, or name another one"
+    )]
+    InUse,
     #[error("{0}")]
     NoWayBack(String),
     #[error(
@@ -71,7 +79,12 @@ impl UpgradeError {
             Self::Expired { .. } | Self::KeysExpired { .. } => 13,
             Self::WrongHardware { .. } => 14,
             Self::Downgrade { .. } | Self::SameVersion(_) | Self::TooOld { .. } => 15,
-            Self::Layout(_) | Self::NoWayBack(_) | Self::EspFull { .. } | Self::Fat(_) => 16,
+            Self::Layout(_)
+            | Self::NotBlank(_)
+            | Self::InUse
+            | Self::NoWayBack(_)
+            | Self::EspFull { .. }
+            | Self::Fat(_) => 16,
             Self::ReadBack { .. } | Self::Io { .. } => 17,
             Self::Unhealthy(_) => 18,
         }

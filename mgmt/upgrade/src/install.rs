@@ -192,13 +192,13 @@ fn check_room<S: Source>(
     Ok(())
 }
 
-fn write_root<S: Source>(
+pub(crate) fn write_root<S: Source>(
     bundle: &Checked<S>,
     slot: &dyn Media,
     progress: &mut dyn FnMut(Stage, u64, u64),
 ) -> Result<u64> {
     let part = bundle.part(Kind::Root)?;
-    let io = || UpgradeError::io("writing the idle root partition");
+    let io = || UpgradeError::io("writing the root partition");
     let (mut buf, mut there) = (vec![0; CHUNK_BYTES as usize], vec![0; CHUNK_BYTES as usize]);
     let (mut written, mut unflushed) = (0, 0);
     for (i, wanted) in part.chunks.iter().enumerate() {
@@ -222,8 +222,7 @@ fn write_root<S: Source>(
     for (i, wanted) in part.chunks.iter().enumerate() {
         let at = i as u64 * CHUNK_BYTES;
         let len = CHUNK_BYTES.min(part.size_bytes - at) as usize;
-        slot.read_at(at, &mut there[..len])
-            .map_err(UpgradeError::io("reading the idle root partition back"))?;
+        slot.read_at(at, &mut there[..len]).map_err(UpgradeError::io("reading the root partition back"))?;
         if hex(digest(&SHA256, &there[..len]).as_ref()) != *wanted {
             return Err(UpgradeError::ReadBack { what: "the root partition".into(), at });
         }
@@ -232,7 +231,7 @@ fn write_root<S: Source>(
     Ok(written)
 }
 
-fn write_kernel<S: Source>(
+pub(crate) fn write_kernel<S: Source>(
     bundle: &Checked<S>,
     fat: &mut Fat<'_>,
     directory: u32,

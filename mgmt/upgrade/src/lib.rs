@@ -13,6 +13,7 @@
 //! | [`uki`], [`verity`] | what a kernel image and a root partition say about themselves |
 //! | [`slots`] | which slots a disk has, and which of them the boot loader would take |
 //! | [`install`] | writes the idle slot |
+//! | [`make`] | lays a disk out and writes its first slot |
 //! | [`bless`] | the health gate, blessing and rolling back |
 
 pub mod bless;
@@ -21,6 +22,7 @@ mod error;
 pub mod fat;
 pub mod gpt;
 pub mod install;
+pub mod make;
 pub mod manifest;
 pub mod media;
 pub mod node;

@@ -34,6 +34,19 @@ impl FileMedia {
         Self::with(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?)
     }
 
+    /// Opens for writing, used or not: for the partition table of a disk that runs.
+    pub fn open_shared(path: &Path) -> io::Result<FileMedia> {
+        Self::with(OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(path)?)
+    }
+
+    /// What the drive calls a sector; 512 for a file.
+    pub fn sector_bytes(&self) -> io::Result<u64> {
+        if self.file.metadata()?.file_type().is_block_device() {
+            return Ok(u64::from(rustix::fs::ioctl_blksszget(&self.file)?));
+        }
+        Ok(512)
+    }
+
     /// Opens for reading, mounted or not.
     pub fn open_read_only(path: &Path) -> io::Result<FileMedia> {
         Self::with(OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path)?)
@@ -179,4 +192,11 @@ impl Media for Recorder {
         self.lock().steps.push(Step::Flush);
         Ok(())
     }
+}
+
+/// From the kernel's generator; None where it has none.
+pub fn random() -> Option<[u8; 16]> {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; 16];
+    ring::rand::SystemRandom::new().fill(&mut bytes).ok().map(|()| bytes)
 }

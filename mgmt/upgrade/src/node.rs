@@ -14,6 +14,7 @@ use std::sync::Arc;
 /// Names in the partition table; `docs/operations/image.md`, section 2.
 pub const ESP: &str = "basalt-esp";
 pub const ROOTS: [&str; 2] = ["basalt-root-a", "basalt-root-b"];
+pub const STATE: &str = "basalt-state";
 
 /// Where a disk's partitions are opened.
 #[derive(Clone)]

@@ -124,6 +124,8 @@ impl Desk {
             node: *node,
             action: self.unknown,
             version: None,
+            disk: None,
+            wipe: false,
             note: String::new(),
             decided_s: 0,
         }))
@@ -270,7 +272,7 @@ impl Desk {
         let node = said;
         self.addresses.learn(caller.peer.ip(), node);
         let mut decision = self.decision(&node).await?;
-        let now = now_s();
+        let (now, again) = (now_s(), query.get("again").is_some());
         let token = match query.get("token") {
             Some(token) => {
                 self.tokens.redeem(token, Use::Boot, &node, now).await?;
@@ -280,10 +282,13 @@ impl Desk {
                 }
                 Some(token.to_owned())
             }
-            None if decision.action.boots_image() => Some(self.fresh_token(&node, now).await?),
+            // One that looks again is not a new boot: it has its token.
+            None if decision.action.boots_image() && !again => Some(self.fresh_token(&node, now).await?),
             None => None,
         };
-        self.record(node, Step::Plan, decision.action.name()).await;
+        if !again {
+            self.record(node, Step::Plan, decision.action.name()).await;
+        }
         if decision.action == Action::Quarantine {
             return Ok(text(StatusCode::FORBIDDEN, "quarantine: nothing was decided for this node\n"));
         }
@@ -294,6 +299,7 @@ impl Desk {
         });
         let plan = json!({
             "action": decision.action, "version": version, "pinned": decision.version.is_some(), "files": files, "token": token,
+            "disk": decision.disk, "wipe": decision.wipe, "decided_s": decision.decided_s,
             "events": format!("{base}/boot/v1/events"), "now_s": now,
         });
         let mut answer = text(StatusCode::OK, &format!("{plan}\n"));
@@ -340,6 +346,10 @@ impl Desk {
         }
         let node = self.node_at(caller, report.node);
         self.record(node, report.step, &report.detail).await;
+        if report.step == Step::Installed {
+            // Before the answer: a node reboots when it has it, and must not be told to install again.
+            self.decisions.installed(&node, now_s()).await?;
+        }
         built(Response::builder().status(StatusCode::NO_CONTENT).body(Payload::Whole(None)))
     }
 }

@@ -78,13 +78,15 @@ impl Decisions for FileStore {
                 all.push(decision.clone());
                 Ok(())
             })?;
-            let version = decision.version.as_deref().unwrap_or("");
-            let detail = format!("{} {version}", decision.action.name());
+            let disk = decision.disk.as_ref().map(|d| format!("on {d}"));
+            let words = [Some(decision.action.name().to_owned()), decision.version.clone(), disk];
+            let words: Vec<String> =
+                words.into_iter().flatten().chain(decision.wipe.then(|| "wiping it".to_owned())).collect();
             store.events().append(&Event::new(
                 decision.decided_s,
                 decision.node,
                 Step::Decided,
-                detail.trim(),
+                &words.join(" "),
             ))
         })
         .await
@@ -105,6 +107,28 @@ impl Decisions for FileStore {
     async fn for_node(&self, node: &NodeId) -> Result<Option<Decision>> {
         let node = *node;
         self.blocking(move |store| Ok(store.decisions().read()?.into_iter().find(|d| d.node.is(&node)))).await
+    }
+
+    async fn installed(&self, node: &NodeId, now_s: u64) -> Result<usize> {
+        let node = *node;
+        self.blocking(move |store| {
+            let changed = store.decisions().change(|all| {
+                let mine = all.iter_mut().filter(|d| d.node.is(&node));
+                let changed = mine.filter_map(|d| {
+                    *d = d.once_installed(now_s)?;
+                    Some(d.clone())
+                });
+                Ok(changed.collect::<Vec<_>>())
+            })?;
+            for decision in &changed {
+                let version = decision.version.as_deref().unwrap_or("");
+                let detail = format!("{} {version}", decision.action.name());
+                let detail = format!("{}, since it has installed", detail.trim());
+                store.events().append(&Event::new(now_s, decision.node, Step::Decided, &detail))?;
+            }
+            Ok(changed.len())
+        })
+        .await
     }
 
     async fn all(&self) -> Result<Vec<Decision>> {

@@ -73,7 +73,11 @@ impl Engine {
                 return Err(Fault::new(FaultKind::Boot, format!("its boot failed: {why}")).into());
             }
             match install {
-                true if seen.installed => return Ok((State::Installed, "the image is on its disk".into())),
+                true if seen.installed => {
+                    // What was allowed for this installation does not hold for the next one.
+                    node.wanted.wipe.clear();
+                    return Ok((State::Installed, "the image is on its disk".into()));
+                }
                 true if seen.ready => {
                     let cause = "it started from its disk and installed nothing: its boot order goes before the network";
                     return Err(Fault::new(FaultKind::Boot, cause).into());

@@ -403,6 +403,11 @@ impl Decisions for Hands {
     async fn for_node(&self, node: &NodeId) -> basalt_boot::Result<Option<Decision>> {
         Ok(self.world.inner().decisions.iter().find(|d| d.node.is(node)).cloned())
     }
+    async fn installed(&self, node: &NodeId, now_s: u64) -> basalt_boot::Result<usize> {
+        let mut inner = self.world.inner();
+        let mine = inner.decisions.iter_mut().filter(|d| d.node.is(node));
+        Ok(mine.filter_map(|d| d.once_installed(now_s).map(|next| *d = next)).count())
+    }
     async fn all(&self) -> basalt_boot::Result<Vec<Decision>> {
         Ok(self.world.inner().decisions.clone())
     }

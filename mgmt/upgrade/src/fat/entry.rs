@@ -15,9 +15,18 @@ pub(super) type Raw = [u8; BYTES];
 
 /// A short entry for a file.
 pub(super) fn short(alias: [u8; 11], first_cluster: u32, size_bytes: u32) -> Raw {
+    any(alias, ARCHIVE, first_cluster, size_bytes)
+}
+
+/// A short entry for a directory, whose size is not kept here.
+pub(super) fn directory(alias: [u8; 11], first_cluster: u32) -> Raw {
+    any(alias, DIRECTORY, first_cluster, 0)
+}
+
+fn any(alias: [u8; 11], kind: u8, first_cluster: u32, size_bytes: u32) -> Raw {
     let mut raw = [0; BYTES];
     raw[..11].copy_from_slice(&alias);
-    raw[11] = ARCHIVE;
+    raw[11] = kind;
     for at in [16, 18, 24] {
         raw[at..at + 2].copy_from_slice(&DATE);
     }
@@ -27,8 +36,24 @@ pub(super) fn short(alias: [u8; 11], first_cluster: u32, size_bytes: u32) -> Raw
     raw
 }
 
-/// The entries of a name as they stand in a directory: long name backwards, then `short`.
+/// A name as a short entry holds it, if it fits one but for its case: `EFI`, `loader`, `BOOTX64.EFI`.
+pub(super) fn as_short(name: &str) -> Option<[u8; 11]> {
+    let (base, extension) = name.split_once('.').unwrap_or((name, ""));
+    let fine = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if !(1..=8).contains(&base.len()) || extension.len() > 3 || !fine(base) || !fine(extension) {
+        return None;
+    }
+    let mut short = [b' '; 11];
+    short[..base.len()].copy_from_slice(base.to_ascii_uppercase().as_bytes());
+    short[8..8 + extension.len()].copy_from_slice(extension.to_ascii_uppercase().as_bytes());
+    Some(short)
+}
+
+/// The entries of a name as they stand in a directory: long name backwards, then `short`, which is enough where it says the same.
 pub(super) fn set(name: &str, short: Raw) -> Vec<Raw> {
+    if short_name(&short) == name {
+        return vec![short];
+    }
     let mut units: Vec<u16> = name.encode_utf16().collect();
     if !units.len().is_multiple_of(13) {
         units.push(0);

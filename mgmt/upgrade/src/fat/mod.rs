@@ -8,9 +8,12 @@
 
 mod directory;
 mod entry;
+mod format;
 mod write;
 
 pub use directory::Entry;
+pub use format::format;
+pub(crate) use format::zero;
 
 use crate::error::{Result, UpgradeError};
 use crate::media::Media;

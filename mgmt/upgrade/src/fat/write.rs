@@ -24,7 +24,7 @@ impl Fat<'_> {
         if entries.iter().any(|e| e.is_named(name)) {
             return Err(damaged("a file of that name is there already"));
         }
-        let alias = self.alias(directory)?;
+        let alias = self.alias(directory, name)?;
         self.set_free_count(None)?;
         self.write_data(&clusters, u64::from(size_bytes), read)?;
         let links: Vec<(u32, u32)> = clusters
@@ -40,6 +40,28 @@ impl Fat<'_> {
         let first = clusters.first().copied().unwrap_or(0);
         self.add_name(directory, &entry::set(name, entry::short(alias, first, size_bytes)))?;
         self.set_free_count(Some(()))
+    }
+
+    /// Makes an empty directory; its first cluster.
+    pub fn make_directory(&mut self, parent: u32, name: &str) -> Result<u32> {
+        if self.list(parent)?.iter().any(|e| e.is_named(name)) {
+            return Err(damaged("a directory of that name is there already"));
+        }
+        let alias = self.alias(parent, name)?;
+        let cluster = self.find_free(1)?[0];
+        self.set_free_count(None)?;
+        let mut bytes = vec![0; self.cluster_bytes as usize];
+        // The root is called 0 from below.
+        let above = if parent == self.root_cluster { 0 } else { parent };
+        for (i, (dots, to)) in [(b".          ", cluster), (b"..         ", above)].into_iter().enumerate() {
+            bytes[i * BYTES..][..BYTES].copy_from_slice(&entry::directory(*dots, to));
+        }
+        self.media.write_at(self.cluster_at(cluster), &bytes).map_err(io)?;
+        self.media.flush().map_err(io)?;
+        self.set_table(&[(cluster, END)])?;
+        self.add_name(parent, &entry::set(name, entry::directory(alias, cluster)))?;
+        self.set_free_count(Some(()))?;
+        Ok(cluster)
     }
 
     /// Removes a file: first its name, then its clusters.
@@ -67,7 +89,7 @@ impl Fat<'_> {
             return self.write_slots(&changes);
         }
         let mut raw = entry.raw;
-        raw[..11].copy_from_slice(&self.alias(directory)?);
+        raw[..11].copy_from_slice(&self.alias(directory, name)?);
         self.add_name(directory, &entry::set(name, raw))?;
         self.drop_name(entry)
     }
@@ -204,12 +226,14 @@ impl Fat<'_> {
         self.media.flush().map_err(io)
     }
 
-    /// An 8.3 name that no other entry of the directory has; nobody ever sees it.
-    fn alias(&self, directory: u32) -> Result<[u8; 11]> {
+    /// An 8.3 name that no other entry of the directory has: the name itself where it is one, else one that nobody ever sees.
+    fn alias(&self, directory: u32, name: &str) -> Result<[u8; 11]> {
         let taken: BTreeSet<[u8; 11]> =
             self.slots(directory)?.iter().map(|s| std::array::from_fn(|i| s.raw[i])).collect();
-        (0..100_000u32)
-            .filter_map(|n| format!("BSLT~{n:<3}EFI").into_bytes().try_into().ok())
+        let invented = (0..100_000u32).filter_map(|n| format!("BSLT~{n:<3}EFI").into_bytes().try_into().ok());
+        entry::as_short(name)
+            .into_iter()
+            .chain(invented)
             .find(|a| !taken.contains(a))
             .ok_or_else(|| damaged("a directory is full"))
     }

@@ -3,13 +3,14 @@
 
 use basalt_upgrade::bundle::{Bundle, Checked, Recipe, build};
 use basalt_upgrade::manifest::{Node, Version};
-use basalt_upgrade::media::{Media, Recorder};
+use basalt_upgrade::media::{Media, Recorder, Step};
 use basalt_upgrade::node::Disk;
 use basalt_upgrade::trust::{Root, SigningKey};
 use basalt_upgrade::uki;
 use basalt_upgrade::verity::{BLOCK, Leaves, RootId};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 pub const NOW: u64 = 1_800_000_000;
@@ -139,8 +140,15 @@ pub fn disk(files: &[(&str, &[u8])], roots: [&[u8]; 2]) -> Vec<u8> {
 
 /// Name -> bytes of the disk, read by crate `gpt`.
 pub fn partitions(disk: &[u8]) -> BTreeMap<String, std::ops::Range<usize>> {
+    partitions_of(disk, gpt::disk::LogicalBlockSize::Lb512)
+}
+
+pub fn partitions_of(
+    disk: &[u8],
+    sector: gpt::disk::LogicalBlockSize,
+) -> BTreeMap<String, std::ops::Range<usize>> {
     let table = gpt::GptConfig::new()
-        .logical_block_size(gpt::disk::LogicalBlockSize::Lb512)
+        .logical_block_size(sector)
         .open_from_device(Cursor::new(disk.to_vec()))
         .unwrap();
     let ranges = table.partitions().values().map(|p| {
@@ -165,6 +173,14 @@ pub fn files(disk: &[u8], esp: std::ops::Range<usize>) -> BTreeMap<String, Vec<u
         }
     }
     found
+}
+
+/// One file of the ESP, read by crate `fatfs`.
+pub fn file(disk: &[u8], esp: Range<usize>, path: &str) -> Vec<u8> {
+    let fs = fatfs::FileSystem::new(ReadOnly(Cursor::new(&disk[esp])), fatfs::FsOptions::new()).unwrap();
+    let mut contents = Vec::new();
+    fs.root_dir().open_file(path).unwrap().read_to_end(&mut contents).unwrap();
+    contents
 }
 
 /// fatfs wants to be able to write.
@@ -192,4 +208,140 @@ pub fn recorder(bytes: Vec<u8>) -> (Arc<Recorder>, Disk) {
     let recorder = Arc::new(Recorder::new(bytes));
     let media: Arc<dyn Media> = recorder.clone();
     (recorder, Disk::Whole(media))
+}
+
+/// Reads disks again and again without copying what did not change.
+pub struct Reader {
+    pub esp: Range<usize>,
+    pub roots: [Range<usize>; 2],
+    releases: Vec<Release>,
+}
+
+impl Reader {
+    pub fn new(bytes: &[u8], releases: &[&Release]) -> Reader {
+        let places = partitions(bytes);
+        let roots = ["basalt-root-a", "basalt-root-b"].map(|n| places[n].clone());
+        Reader {
+            esp: places["basalt-esp"].clone(),
+            roots,
+            releases: releases.iter().map(|r| (*r).clone()).collect(),
+        }
+    }
+
+    /// The version that such a disk ends up running, after as many failed tries as it takes; None: it never boots.
+    pub fn boots(&self, bytes: &[u8]) -> Option<String> {
+        let mut names: Vec<(String, Option<u32>, bool)> = Vec::new();
+        for (name, contents) in files(bytes, self.esp.clone()) {
+            if !name.ends_with(".efi") {
+                continue;
+            }
+            let middle = name.strip_prefix("basalt_").unwrap().strip_suffix(".efi").unwrap();
+            let (version, left) = match middle.split_once('+') {
+                None => (middle, None),
+                Some((version, count)) => (version, Some(count.split('-').next().unwrap().parse().unwrap())),
+            };
+            let release =
+                self.releases.iter().find(|r| r.uki == contents && r.version.to_string() == version);
+            let boots =
+                release.is_some_and(|r| self.roots.iter().any(|p| bytes[p.clone()].starts_with(&r.root)));
+            names.push((version.to_owned(), left, boots));
+        }
+        for _ in 0..100 {
+            // Bad ones last, then the newest (all versions of these tests have one digit each).
+            names.sort_by_key(|(version, left, _)| (*left != Some(0), version.clone()));
+            let (version, left, boots) = names.last_mut()?;
+            match left {
+                _ if *boots => return Some(version.clone()),
+                // A blessed one that does not boot is tried for ever, and so is the last bad one.
+                None | Some(0) => return None,
+                Some(left) => *left -= 1,
+            }
+        }
+        None
+    }
+
+    /// What boots after each cut, and how many cuts there were.
+    pub fn walk(&self, start: &[u8], steps: &[Step]) -> (usize, BTreeMap<String, usize>) {
+        let mut seen = BTreeMap::new();
+        let cuts = every_cut(start, steps, &mut |bytes, what, i| {
+            let version =
+                self.boots(bytes).unwrap_or_else(|| panic!("{what} {i} of {} does not boot", steps.len()));
+            *seen.entry(version).or_insert(0) += 1;
+        });
+        (cuts, seen)
+    }
+}
+
+/// Applies the steps one by one and looks after each. Between two flushes any subset of the writes may have reached the drive: some of
+/// them are looked at too. Returns how many cuts that were.
+pub fn every_cut(start: &[u8], steps: &[Step], look: &mut dyn FnMut(&[u8], &str, usize)) -> usize {
+    // What stands on the drive: everything before the last flush, then as many of the pending writes as wanted.
+    let mut bytes = start.to_vec();
+    let mut pending: Vec<Undone> = Vec::new();
+    let mut cuts = 0;
+    look(&bytes, "prefix", 0);
+    for (i, step) in steps.iter().enumerate() {
+        let Step::Write { offset, data } = step else {
+            pending.clear();
+            continue;
+        };
+        let at = *offset as usize;
+        if data.len() > 512 {
+            let half = data.len() / 1024 * 512;
+            let torn = Undone::apply(&mut bytes, at, &data[..half]);
+            look(&bytes, "torn write", i);
+            torn.undo(&mut bytes);
+            cuts += 1;
+        }
+        // This one alone reached the drive, none of those before it since the last flush.
+        pending.iter().rev().for_each(|p| p.undo(&mut bytes));
+        let alone = Undone::apply(&mut bytes, at, data);
+        look(&bytes, "reordered", i);
+        alone.undo(&mut bytes);
+        pending.iter().for_each(|p| p.redo(&mut bytes));
+        pending.push(Undone::apply(&mut bytes, at, data));
+        look(&bytes, "prefix", i + 1);
+        cuts += 2;
+    }
+    cuts
+}
+
+/// A write with what it covered.
+struct Undone {
+    at: usize,
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl Undone {
+    fn apply(bytes: &mut [u8], at: usize, data: &[u8]) -> Undone {
+        let before = bytes[at..at + data.len()].to_vec();
+        bytes[at..at + data.len()].copy_from_slice(data);
+        Undone { at, before, after: data.to_vec() }
+    }
+    fn undo(&self, bytes: &mut [u8]) {
+        bytes[self.at..][..self.before.len()].copy_from_slice(&self.before);
+    }
+    fn redo(&self, bytes: &mut [u8]) {
+        bytes[self.at..][..self.after.len()].copy_from_slice(&self.after);
+    }
+}
+
+/// dosfstools, where it is installed: the third opinion.
+pub fn check_with_fsck(bytes: &[u8], esp: Range<usize>) {
+    let path = std::env::temp_dir().join(format!(
+        "basalt-fsck-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    std::fs::write(&path, &bytes[esp]).unwrap();
+    let checked = ["/usr/sbin/fsck.fat", "/sbin/fsck.fat"]
+        .iter()
+        .find(|p| std::path::Path::new(p).exists())
+        .map(|fsck| std::process::Command::new(fsck).arg("-n").arg(&path).output().unwrap());
+    std::fs::remove_file(&path).unwrap();
+    match checked {
+        Some(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+        None => assert!(std::env::var_os("BASALT_REQUIRE_FSCK").is_none(), "fsck.fat is not installed"),
+    }
 }

@@ -1,4 +1,11 @@
-//! Reads a GUID partition table (UEFI 2.10, section 5.3). Partitions are found by name, never by number or offset.
+//! GUID partition tables (UEFI 2.10, section 5.3). Partitions are found by name, never by number or offset.
+
+mod grow;
+mod table;
+
+pub use grow::{Grown, grow_state};
+pub use table::Sizes;
+pub(crate) use table::{Table, is_begun};
 
 use crate::error::{Result, UpgradeError};
 use crate::media::{Media, Slice};
