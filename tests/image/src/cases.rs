@@ -5,7 +5,7 @@ use crate::firmware::secure_boot;
 use crate::lan::{Lan, Offer};
 use crate::machine::{Machine, nfs_answers};
 use crate::work::{Image, Scratch, run};
-use crate::{story, tpm, upgrade};
+use crate::{install, story, tpm, upgrade};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -17,6 +17,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("short/boot and upgrade", upgrade::boot_and_upgrade),
     ("size", size),
     ("story", story::whole_story),
+    ("network/install", install::from_bare_metal),
     ("boot/kernel", boot_kernel),
     ("boot/disk with Secure Boot", boot_disk),
     ("upgrade/broken, then good", upgrade::broken_then_good),
@@ -37,6 +38,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 const WANTED_READY_S: f64 = 15.0;
 const MOST_BYTES: u64 = 80_000_000;
 const GIB: u32 = 1024;
+const GROWTH_BYTES: u64 = 512 << 20;
 
 fn size(image: &Image, _: &Scratch) -> Result<String, String> {
     let bytes = |suffix: &str| {
@@ -104,7 +106,10 @@ fn boot_disk(image: &Image, scratch: &Scratch) -> Result<String, String> {
     let disk = Disk::copy(image, scratch)?;
     let (port, drives) = (20_992, [scratch.drive("d0")?, scratch.drive("d1")?, scratch.drive("d2")?]);
     let mut times = Vec::new();
+    let mut states = Vec::new();
     for boot in ["first", "second"] {
+        // As if it had been written to a larger disk, and then to a larger one again.
+        disk.enlarge(GROWTH_BYTES)?;
         let machine = secure_boot(Machine::new(GIB, None).one_boot(), image, scratch)?.boot_disk(&disk.path);
         let machine = drives.iter().fold(machine, |m, d| m.virtio(d)).user_network(port);
         let mut machine = machine.start(scratch)?;
@@ -115,14 +120,28 @@ fn boot_disk(image: &Image, scratch: &Scratch) -> Result<String, String> {
             machine.expect(&["is healthy: blessed"], &["could not be blessed"], LIMIT)?;
         } else {
             machine.expect(&["state on "], &["making a file system"], Duration::from_secs(1))?;
+            machine.expect(&[" grew to "], &["resize2fs"], LIMIT)?;
         }
+        machine.expect(&["now to the end of the disk"], &["stays as large"], Duration::from_secs(1))?;
+        let console = machine.console();
+        let grown = console.lines().rev().find(|l| l.contains("basalt: [") && l.trim_end().ends_with(" MiB"));
+        let mib = grown.and_then(|l| l.trim_end().rsplit(' ').nth(1)?.parse::<u64>().ok());
+        states.push(mib.ok_or("the size of state is not on the console")?);
+    }
+    // 512 MiB in the image, with the last MiB for the table.
+    let wanted = [512 + (GROWTH_BYTES >> 20), 512 + 2 * (GROWTH_BYTES >> 20)];
+    if states != wanted {
+        return Err(format!("state has {states:?} MiB, wanted {wanted:?}"));
     }
     let names = disk.slot_names(image)?;
     let wanted = format!("::/EFI/Linux/basalt_{}.efi", image.version);
     if names.trim() != wanted {
         return Err(format!("the ESP holds {names:?}, wanted {wanted}"));
     }
-    Ok(format!("ready after {:.1} and {:.1} guest seconds; blessed; pool there again", times[0], times[1]))
+    Ok(format!(
+        "ready after {:.1} and {:.1} guest seconds; blessed; pool there again; state grew with its disk",
+        times[0], times[1]
+    ))
 }
 
 /// Boots the disk under Secure Boot and wants `cause` on the console, and never a ready node.

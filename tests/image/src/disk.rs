@@ -18,6 +18,11 @@ impl Disk {
     pub(crate) fn copy(image: &Image, scratch: &Scratch) -> Result<Disk, String> {
         let path = scratch.dir.join("disk");
         run(Command::new("cp").arg("--sparse=always").arg(image.output(".disk")).arg(&path))?;
+        Disk::open(image, path)
+    }
+
+    /// A disk that has Basalt's partitions.
+    pub(crate) fn open(image: &Image, path: PathBuf) -> Result<Disk, String> {
         let table = run(image.builder_program("usr/sbin/sfdisk").arg("--dump").arg(&path))?;
         let place = |name: &str| -> Result<Range<u64>, String> {
             let line =
@@ -35,6 +40,13 @@ impl Disk {
             roots: [place("basalt-root-a")?, place("basalt-root-b")?],
             path,
         })
+    }
+
+    /// More room behind the last partition, as on a larger disk.
+    pub(crate) fn enlarge(&self, bytes: u64) -> Result<(), String> {
+        let file = OpenOptions::new().write(true).open(&self.path);
+        let enlarged = file.and_then(|f| f.set_len(f.metadata()?.len() + bytes));
+        enlarged.map_err(|e| format!("{}: {e}", self.path.display()))
     }
 
     /// Another one with the same bytes.

@@ -167,6 +167,20 @@ impl BootService {
         self.basalt(&["decide", mac, action, "--boot-version", version]).map(|_| ())
     }
 
+    pub(crate) fn decide_install(
+        &self,
+        mac: &str,
+        version: &str,
+        disk: &str,
+        wipe: bool,
+    ) -> Result<(), String> {
+        let mut arguments = vec!["decide", mac, "install", "--boot-version", version, "--disk", disk];
+        if wipe {
+            arguments.push("--wipe");
+        }
+        self.basalt(&arguments).map(|_| ())
+    }
+
     /// The steps that were recorded for a node, oldest first, each with its detail.
     pub(crate) fn steps(&self, mac: &str) -> Result<Vec<(String, String)>, String> {
         let mut command = Command::new(&self.basalt);

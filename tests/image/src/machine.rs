@@ -62,6 +62,11 @@ impl Machine {
         self.drive(file, "nvme,bootindex=1")
     }
 
+    /// The disk that the firmware boots from when the network offers nothing. Its serial number is `s0` where it comes first.
+    pub(crate) fn boot_disk_after_network(self, file: &std::path::Path) -> Machine {
+        self.drive(file, "nvme,bootindex=2")
+    }
+
     /// A disk to boot from whose every write, flush and order of them is recorded in `log` (dm-log-writes' format).
     pub(crate) fn recorded_boot_disk(self, file: &std::path::Path, log: &std::path::Path) -> Machine {
         let node = |driver: &str| ["-blockdev".to_owned(), driver.to_owned()];
@@ -188,6 +193,22 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Waits until the machine ends by itself, as [`Machine::one_boot`] makes of a reboot.
+    pub(crate) fn ended(&mut self, limit: Duration) -> Result<(), String> {
+        let start = Instant::now();
+        while self.child.try_wait().ok().flatten().is_none() {
+            if start.elapsed() > limit {
+                return Err(format!(
+                    "it did not reboot within {} s; see {}",
+                    limit.as_secs(),
+                    self.log.display()
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// The address that the node got last.

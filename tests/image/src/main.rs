@@ -8,6 +8,7 @@ mod client;
 mod cuts;
 mod disk;
 mod firmware;
+mod install;
 mod lan;
 mod machine;
 mod story;

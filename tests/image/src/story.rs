@@ -5,9 +5,10 @@ use crate::client::{Work, through_kernel};
 use crate::cuts::{Replay, Seen};
 use crate::disk::Disk;
 use crate::firmware::{plain, secure_boot};
+use crate::install::{WRITTEN, blank_disk, serve};
 use crate::lan::BootService;
 use crate::machine::{Machine, Running};
-use crate::upgrade::{MAC, blessed, both_blessed, make_bundle};
+use crate::upgrade::{MAC, blessed, both_blessed};
 use crate::work::{Image, Scratch};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,9 +28,18 @@ struct Node<'a> {
 impl Node<'_> {
     /// Its NVMe drives behind an IOMMU.
     fn machine(&self) -> Result<Machine, String> {
-        let machine = Machine::new(MEMORY_MIB, Some(&self.service.lan.netns)).iommu();
-        let machine = secure_boot(machine, self.image, self.scratch)?;
+        Ok(self.drives.iter().fold(self.bare()?, |m, d| m.nvme(d)))
+    }
+
+    /// The same beside a disk to install on, whose serial number is `s0`; the network is tried first.
+    fn installer(&self, disk: &Path) -> Result<Machine, String> {
+        let machine = self.bare()?.boot_tap(MAC).boot_disk_after_network(disk);
         Ok(self.drives.iter().fold(machine, |m, d| m.nvme(d)))
+    }
+
+    fn bare(&self) -> Result<Machine, String> {
+        let machine = Machine::new(MEMORY_MIB, Some(&self.service.lan.netns)).iommu();
+        secure_boot(machine, self.image, self.scratch)
     }
 
     /// With a disk whose writes are recorded in `log`.
@@ -43,26 +53,13 @@ impl Node<'_> {
     }
 }
 
-fn offer(version: &Image, served: &Path) -> Result<(), String> {
-    let file = version.output("-netboot.efi");
-    std::os::unix::fs::symlink(&file, served.join(file.file_name().ok_or("no name")?))
-        .map_err(|e| e.to_string())
-}
-
 fn say(text: &str) {
     println!("        {text}");
 }
 
 pub(crate) fn whole_story(image: &Image, scratch: &Scratch) -> Result<String, String> {
     let (next, broken) = (Image::open(&image.dir.join("next"))?, Image::open(&image.dir.join("broken"))?);
-    let served = scratch.dir.join("served");
-    std::fs::create_dir_all(&served).map_err(|e| e.to_string())?;
-    for version in [image, &next, &broken] {
-        offer(version, &served)?;
-    }
-    for version in [&next, &broken] {
-        make_bundle(image, version, &served.join(format!("basalt_{}.bundle", version.version)))?;
-    }
+    let served = serve(scratch, image, &[image, &next, &broken])?;
     let service = BootService::start(image, scratch, &served)?;
     let drives = (0..3).map(|n| scratch.drive(&format!("d{n}"))).collect::<Result<Vec<_>, _>>()?;
     let node = Node { image, scratch, service: &service, drives };
@@ -81,8 +78,18 @@ pub(crate) fn whole_story(image: &Image, scratch: &Scratch) -> Result<String, St
         "from the network: ready after {seconds:.1} guest seconds, drives by VFIO, data written; power cut"
     ));
 
+    // The pool's drives are there and not blank; the disk is.
+    service.decide_install(MAC, &image.version, "s0", false)?;
+    let path = blank_disk(scratch)?;
+    let mut machine = node.installer(&path)?.one_boot().start(scratch)?;
+    machine.expect(&[WRITTEN], &wrong, ONE_BOOT)?;
+    machine.ended(Duration::from_secs(60))?;
+    drop(machine);
+    service.went_through(MAC, &["plan", "installing", "fetched", "installed", "decided"])?;
+    say("from the network again: wrote its disk, told the boot service, rebooted");
+
     service.decide(MAC, "local", &next.version)?;
-    let disk = Disk::copy(image, scratch)?;
+    let disk = Disk::open(image, path)?;
     let before = disk.duplicate(scratch.dir.join("before"))?;
     let log = scratch.dir.join("writes");
     let mut machine = node.boot_disk(&disk, &log)?;
