@@ -13,7 +13,7 @@ BIN := $(TARGET)/release
 # Link with mold where it is there: half the time of a rebuild on two cores is linking.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= $(shell command -v mold >/dev/null && echo "-C link-arg=-fuse-ld=mold")
 
-.PHONY: help run build test lint unit sim system fabric bench test-all soak audit clean image image-short image-test nvme-test
+.PHONY: help run build test lint unit sim system fabric bench test-all soak audit clean image image-short image-test nvme-test servers-test
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,7 @@ test-all: test nvme-test ## and what is too long for every change
 	@tests/timed rack $(BIN)/basalt-fabric-tests run rack
 	$(MAKE) --no-print-directory image
 	$(MAKE) --no-print-directory image-test
+	@tests/timed servers $(MAKE) --no-print-directory servers-test
 
 image: ## the appliance image, from Debian packages; as root, output in target/image/out
 	@tests/setup image
@@ -92,6 +93,11 @@ image-test: ## boots the image in QEMU, every way, and sees wrong images refused
 	$(BIN)/basalt-image-tests --image $(TARGET)/image
 	image/reproducible $(TARGET)/image
 	buildroot/check
+
+servers-test: ## virtual servers behind sushy-tools and libvirt, provisioned until they serve; as root, after `make image`
+	@tests/setup servers $(TARGET)/servers-test
+	$(CARGO) build --release --quiet -p basalt-cli -p basalt-server-tests
+	$(BIN)/basalt-server-tests --image $(TARGET)/image --venv $(TARGET)/servers-test/venv --logs $(TARGET)/servers-test/logs
 
 soak: ## simulate fresh seeds until stopped
 	$(CARGO) build --release -p basalt-sim

@@ -43,4 +43,10 @@ find "$WORK/iso" -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
 in_builder xorriso -as mkisofs -quiet -V "BASALT" -append_partition 2 C12A7328-F81F-11D2-BA4B-00A0C93EC93B /work/live.fat -appended_part_as_gpt \
     -e --interval:appended_partition_2:all:: -no-emul-boot --gpt_disk_guid "$(uuid iso | tr -d -)" \
     -o "/work/out/$name.iso" /work/iso 2>/dev/null
+# Firmware takes the boot image of a CD to reach to the end of the volume (its own length does not fit into the boot catalogue), and
+# xorriso ends the volume before the appended partition: then there is nothing to boot. ECMA-119 8.4.8: blocks, both byte orders.
+blocks=$(($(stat -c %s "$OUT/$name.iso") / 2048))
+bytes=$(printf '\\x%02x' $((blocks & 255)) $((blocks >> 8 & 255)) $((blocks >> 16 & 255)) $((blocks >> 24)) \
+    $((blocks >> 24)) $((blocks >> 16 & 255)) $((blocks >> 8 & 255)) $((blocks & 255)))
+printf '%b' "$bytes" | dd of="$OUT/$name.iso" bs=1 seek=$((16 * 2048 + 80)) conv=notrunc status=none
 rm -f "$WORK/esp.fat" "$WORK/live.fat"

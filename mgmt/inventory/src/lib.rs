@@ -30,4 +30,4 @@ mod units;
 pub use health::Health;
 pub use profile::Profile;
 pub use record::Record;
-pub use units::bytes_text;
+pub use units::{bytes_text, memory_text};

@@ -26,7 +26,7 @@ pub fn bytes_text(bytes: u64) -> String {
 }
 
 /// `512GiB` for what is made in powers of two.
-pub(crate) fn memory_text(bytes: u64) -> String {
+pub fn memory_text(bytes: u64) -> String {
     let binary = UNITS.iter().filter(|(name, _)| name.contains('i'));
     match binary.into_iter().find(|(_, size)| bytes >= *size) {
         Some((name, size)) => {

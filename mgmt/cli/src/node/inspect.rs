@@ -6,7 +6,7 @@ use crate::control::CliError;
 use crate::output::{Output, print};
 use basalt_inventory::drift::Change;
 use basalt_inventory::local::{NvmeCli, NvmeLogs, RecordedLogs};
-use basalt_inventory::{Record, bytes_text, health, merge};
+use basalt_inventory::{Record, bytes_text, health, memory_text, merge};
 use basalt_provision::fault::{Fault, FaultKind};
 use basalt_provision::server::Server;
 use basalt_provision::{Node, NodeName};
@@ -96,7 +96,7 @@ fn row(name: &str, r: &Record, changes: &[String]) -> Vec<String> {
         super::or_dash(&r.identity.model),
         super::or_dash(&r.identity.serial),
         r.processors_text(),
-        bytes_text(r.memory_bytes),
+        memory_text(r.memory_bytes),
         format!("{} ({})", r.drives.len(), bytes_text(bytes)),
         r.macs().len().to_string(),
         health::roll_up(r).health.to_string(),

@@ -4,7 +4,7 @@ use super::{Desk, ago, headings, or_dash};
 use crate::control::CliError;
 use crate::output::{Output, Row, print, print_text, render};
 use basalt_inventory::health::{RollUp, roll_up};
-use basalt_inventory::{Record, bytes_text};
+use basalt_inventory::{Record, bytes_text, memory_text};
 use basalt_provision::{Node, NodeName, NodeStore, State};
 use basalt_upgrade::time::rfc3339;
 use serde::Serialize;
@@ -110,7 +110,7 @@ fn text(shown: &Shown, history: bool) -> String {
         line("bios", r.bios_version.clone());
         line("bmc firmware", r.bmc.as_ref().map_or_else(String::new, |b| b.firmware.clone()));
         line("processors", r.processors_text());
-        line("memory", bytes_text(r.memory_bytes));
+        line("memory", memory_text(r.memory_bytes));
         line("rack", place(&r.location));
         for unread in &r.unread {
             line("not read", format!("{}: {}", unread.part, unread.why));
