@@ -91,7 +91,7 @@ impl Waiting {
             Some(Answer::Refused(why)) => return self.if_blank(&format!("boot service: {}", why.trim())),
             None => {}
         }
-        if heard.service.is_some() || self.given && !heard.leased.is_empty() {
+        if heard.service.is_some() || self.given {
             return match self.begun.elapsed() > NO_ANSWER {
                 true => self.if_blank("the boot service does not answer"),
                 false => Next::Wait,
@@ -280,7 +280,11 @@ fn write_disk(plan: &Plan) -> Result<String, String> {
         }
     });
     let _ = fs::remove_file(boot::BUNDLE);
-    made.map_err(|why| format!("{device}: {why}"))?;
+    made.map_err(|why| {
+        let there =
+            if why.contains("Basalt already") { "; `basalt boot decide NODE local` boots it" } else { "" };
+        format!("{device}: {why}{there}")
+    })?;
     nix::unistd::sync();
     Ok(what)
 }
@@ -382,6 +386,11 @@ mod tests {
         for heard in [&heard, &refused] {
             assert_eq!(waiting.next(heard, links(1, 1)), Next::GoOn);
         }
+        // Named on the command line, and no port has an address: there is a service all the same.
+        let mut given = Waiting::new(true, true);
+        given.begun = waiting.begun;
+        given.all_blank = Some(true);
+        assert_eq!(given.next(&Heard::default(), links(0, 1)), Next::Wait);
         let mut no_drives = Waiting::new(false, false);
         assert_eq!(no_drives.next(&refused, links(1, 1)), Next::GoOn, "basalt.drives=none");
     }
