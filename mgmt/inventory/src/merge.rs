@@ -1,7 +1,7 @@
 //! Two views of one server made one. Parts are matched by what they carry wherever they sit: drives by serial number, ports by MAC
 //! address. The BMC knows slots and health, the node knows drivers, links and SMART; where both speak of what runs, the node is right.
 
-use crate::record::{Drive, Nic, Port, Record};
+use crate::record::{Contents, Drive, Nic, Port, Record};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MergeError {
@@ -68,6 +68,30 @@ pub fn merge(bmc: Record, node: Record) -> Result<Record, MergeError> {
     all.unread.retain(|u| !read(&u.part));
     all.unread.extend(node.unread);
     Ok(all)
+}
+
+/// What a node told earlier, beside a newer record of its BMC: what stands there goes on to stand there. Readings of that time do not count
+/// any more, nor what was found on its drives, nor drives and ports that the BMC does not have now.
+pub fn with_earlier(bmc: Record, mut node: Record) -> Record {
+    node.taken_s = 0;
+    node.temperatures.clear();
+    if !bmc.drives.is_empty() {
+        node.drives.retain(|drive| bmc.drives.iter().any(|d| same_drive(d, drive)));
+    }
+    for drive in &mut node.drives {
+        (drive.smart, drive.used_percent, drive.failure_predicted, drive.health) = (None, None, None, None);
+        drive.contents = Contents::Unknown;
+    }
+    let macs = bmc.macs();
+    for nic in &mut node.nics {
+        nic.ports.retain(|port| macs.is_empty() || macs.contains(&port.mac));
+        for port in &mut nic.ports {
+            (port.link_up, port.speed_mbps) = (None, None);
+        }
+    }
+    node.nics.retain(|nic| !nic.ports.is_empty());
+    // Another server since then.
+    merge(bmc.clone(), node).unwrap_or(bmc)
 }
 
 fn same_server(bmc: &Record, node: &Record) -> Result<(), MergeError> {
@@ -193,7 +217,30 @@ fn merge_port(known: &mut Port, node: Port) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Contents, Source, Unread};
+    use crate::record::{Source, Unread};
+
+    #[test]
+    fn what_a_node_told_earlier_stands_beside_a_newer_record_of_its_bmc() {
+        let drive = |serial: &str| Drive { serial: serial.into(), ..Drive::default() };
+        let (mut bmc, mut node) = two();
+        bmc.taken_s = 20;
+        bmc.drives = vec![drive("A")];
+        node.taken_s = 10;
+        node.cpu_features = vec!["avx2".into()];
+        let told =
+            Drive { device: "nvme0".into(), contents: Contents::Blank, used_percent: Some(3), ..drive("A") };
+        node.drives = vec![told, drive("pulled since")];
+        let all = with_earlier(bmc.clone(), node.clone());
+        assert_eq!((all.taken_s, all.cpu_features.len(), all.drives.len()), (20, 1, 1));
+        let kept = &all.drives[0];
+        assert_eq!(
+            (kept.device.as_str(), &kept.contents, kept.used_percent),
+            ("nvme0", &Contents::Unknown, None)
+        );
+        assert!(all.sources.contains(&Source::Node));
+        node.identity.serial = "other hardware".into();
+        assert_eq!(with_earlier(bmc.clone(), node), bmc);
+    }
 
     fn two() -> (Record, Record) {
         let mut bmc = Record { sources: vec![Source::Bmc], ..Record::default() };

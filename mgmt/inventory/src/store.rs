@@ -1,7 +1,7 @@
 //! Records and trends in files: the newest record of each node, and the one before that differed from it.
 
 use crate::drift::{Change, drift};
-use crate::record::Record;
+use crate::record::{Record, Source};
 use crate::wear::{Sample, Trend};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,23 @@ impl RecordStore {
         self.read(&self.path(node, "record")?)
     }
 
+    /// The newest record with what the node itself told last, where that came without it.
+    pub fn with_view(&self, node: &str, record: Record) -> Result<Record, StoreError> {
+        if record.sources.contains(&Source::Node) {
+            return Ok(record);
+        }
+        let view: Option<Record> = self.read(&self.path(node, "view")?)?;
+        Ok(match view {
+            Some(view) => crate::merge::with_earlier(record, view),
+            None => record,
+        })
+    }
+
+    /// Keeps what the node itself told.
+    pub fn keep_view(&self, node: &str, view: &Record) -> Result<(), StoreError> {
+        self.write(&self.path(node, "view")?, view)
+    }
+
     pub fn history(&self, node: &str) -> Result<History, StoreError> {
         Ok(self.read(&self.path(node, "history")?)?.unwrap_or_default())
     }
@@ -88,7 +105,7 @@ impl RecordStore {
     }
 
     pub fn forget(&self, node: &str) -> Result<(), StoreError> {
-        for kind in ["record", "history"] {
+        for kind in ["record", "history", "view"] {
             let path = self.path(node, kind)?;
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != ErrorKind::NotFound => {

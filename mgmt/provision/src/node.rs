@@ -408,5 +408,7 @@ mod tests {
         assert!(of("", Some(u1)).differs(&of("", Some(u2))).is_some());
         assert_eq!(of("", Some(u1)).differs(&of("X", None)), None);
         assert!(of("A", None).same(&of("A", Some(u1))) && !of("", None).same(&of("", None)));
+        let another_make = Identity { manufacturer: "Contoso".into(), ..of("A", None) };
+        assert!(!of("A", None).same(&another_make), "two makers may give the same serial number");
     }
 }

@@ -37,9 +37,17 @@ impl Client {
             }
             storage.drives = self.linked::<Drive>(&storage.drive_paths).await?;
             storage.drives.retain(|drive| !drive.status.is_absent());
-            storage.volumes = self.optional_collection::<Volume>(storage.volumes_path.as_ref()).await?;
+            storage.volumes = self.volumes_of(storage).await?;
         }
         Ok(all)
+    }
+
+    /// A BMC that fails on the volumes has told the drives all the same (sushy-tools 2.2: status 500 where none are configured).
+    async fn volumes_of(&self, storage: &Storage) -> Result<Vec<Volume>> {
+        match self.optional_collection(storage.volumes_path.as_ref()).await {
+            Err(error) if matches!(error.cause, Cause::ServerError { .. }) => Ok(Vec::new()),
+            other => other,
+        }
     }
 
     pub(super) async fn ethernet_of(&self, system: &System) -> Result<Vec<EthernetInterface>> {

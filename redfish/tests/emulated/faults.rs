@@ -110,6 +110,23 @@ async fn an_inventory_names_what_it_lacks() {
 }
 
 #[tokio::test]
+async fn a_bmc_that_fails_on_volumes_has_told_its_drives() {
+    let (emulator, client) = start().await;
+    let path = system_path(&client).await;
+    let before = client.inventory(&path).await.unwrap();
+    let storage = before.storage[0].path.as_str().to_owned();
+    let volumes = format!("{storage}/Volumes");
+    emulator.change(&storage, |storage| storage["Volumes"] = serde_json::json!({ "@odata.id": volumes }));
+    emulator.faults("/Volumes", Fault::Status(500, "no volumes".to_owned()), usize::MAX);
+    let inventory = client.inventory(&path).await.unwrap();
+    assert!(emulator.seen().iter().any(|s| s.path == volumes), "it was not asked");
+    assert_eq!(
+        (inventory.drives().count(), &inventory.problems),
+        (before.drives().count(), &before.problems)
+    );
+}
+
+#[tokio::test]
 async fn a_bmc_that_hangs_half_way_is_not_asked_for_the_rest() {
     let (emulator, client) = start_for(&Fault::Hang).await;
     let path = system_path(&client).await;

@@ -4,7 +4,7 @@ use crate::bmc::PASSWORD;
 use crate::world::{ADDRESS, BRIDGE, Running, World, make_dir, text};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 pub(crate) struct Station {
@@ -74,9 +74,9 @@ impl Station {
     }
 
     /// `basalt boot serve` as the DHCP server of the network.
-    pub(crate) fn serve_boots(&self, world: &World) -> Result<Running, String> {
+    pub(crate) fn serve_boots(&self, world: &World, images: &Path) -> Result<Running, String> {
         let mut command = self.command(&["boot", "serve", "--images"]);
-        command.arg(world.image.join("out"));
+        command.arg(images);
         command.args(["--listen", &format!("{ADDRESS}:8069"), "--interface", BRIDGE, "--address", ADDRESS]);
         command.args(["--range", "10.99.0.10-10.99.0.50", "--dnsmasq-user", "root"]);
         command.arg("--ipxe").arg(world.image.join("builder/usr/lib/ipxe"));

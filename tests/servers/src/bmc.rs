@@ -1,6 +1,6 @@
 //! A BMC: sushy-emulator before one libvirt domain, with TLS, a user and a password.
 
-use crate::domain::Domain;
+use crate::domain::{DRIVE_BYTES, Domain};
 use crate::world::{Running, World, make_dir, run, until, write};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -54,6 +54,8 @@ SUSHY_EMULATOR_BOOT_LOADER_MAP = {{
     'UEFI': {{'x86_64': '/usr/share/OVMF/OVMF_CODE_4M.fd'}},
     'Legacy': {{'x86_64': '/usr/share/seabios/bios-256k.bin'}},
 }}
+SUSHY_EMULATOR_STORAGE = {{{uuid:?}: [{{'Id': '1', 'Name': 'Disks', 'StorageControllers': [], 'Drives': ['vda']}}]}}
+SUSHY_EMULATOR_DRIVES = {{({uuid:?}, '1'): [{{'Id': 'vda', 'Name': 'vda', 'CapacityBytes': {DRIVE_BYTES}, 'Protocol': 'SAS'}}]}}
 SUSHY_EMULATOR_SECURE_BOOT_DISABLED_NVRAM = '/usr/share/OVMF/OVMF_VARS_4M.fd'
 ",
             dir = dir.display().to_string(),

@@ -1,9 +1,9 @@
 //! What is tested of `basalt node` at the BMCs of virtual servers, one thing after the other.
 
-use crate::domain::{Domain, Firmware};
+use crate::domain::{DRIVE_BYTES, Domain, FIRST_SERIAL, Firmware};
 use crate::rack::Rack;
-use crate::story;
 use crate::world::{ADDRESS, World, until};
+use crate::{installed, story};
 use serde_json::Value;
 use std::net::TcpListener;
 use std::process::Command;
@@ -21,6 +21,7 @@ pub(crate) const ALL: &[Case] = &[
     ("bmc/virtual media", virtual_media),
     ("bmc/boots from the CD", boots_from_the_cd),
     ("story/three servers", story::three_servers),
+    ("story/installed", installed::one_server),
 ];
 
 /// A server with UEFI and one with BIOS, for all cases but the story.
@@ -109,6 +110,12 @@ fn element<'a>(xml: &'a str, name: &str) -> Result<&'a str, String> {
     text.map(|(text, _)| text).ok_or_else(|| format!("no text in {name}"))
 }
 
+/// Of what a BMC could not tell.
+fn parts(unread: &Value) -> String {
+    let parts = unread.as_array().into_iter().flatten().filter_map(|u| u["part"].as_str());
+    parts.collect::<Vec<_>>().join(", ")
+}
+
 fn inventory(bench: &mut Bench<'_>) -> Outcome {
     let rack = bench.added()?;
     let all = rack.station.node(&["inspect", "--all"])?;
@@ -125,7 +132,19 @@ fn inventory(bench: &mut Bench<'_>) -> Outcome {
         check(sockets == cpus, || format!("processors {}, wanted {cpus}", record["processors"]))?;
         let ports = record["nics"].to_string().to_lowercase();
         check(ports.contains(&server.mac), || format!("ports {ports} without {}", server.mac))?;
-        notes = format!("memory, processors, ports as libvirt says; unread: {}", record["unread"]);
+        let drives: Vec<(Option<&str>, Option<u64>)> = record["drives"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|d| (d["serial"].as_str(), d["bytes"].as_u64()))
+            .collect();
+        check(drives == [(Some(FIRST_SERIAL), Some(DRIVE_BYTES))], || {
+            format!("drives {}", record["drives"])
+        })?;
+        notes = format!(
+            "memory, processors, ports, a drive as libvirt says; not told: {}",
+            parts(&record["unread"])
+        );
     }
     check(all.as_array().map_or(0, Vec::len) == rack.servers.len(), || format!("{all}"))?;
     Ok(notes)
@@ -175,7 +194,7 @@ fn boots_first(server: &Domain) -> Result<String, String> {
 fn boot_override(bench: &mut Bench<'_>) -> Outcome {
     let world = bench.world;
     let rack = bench.added()?;
-    let _boots = rack.station.serve_boots(world)?;
+    let _boots = rack.station.serve_boots(world, &world.image.join("out"))?;
     for server in [&rack.servers[0], &rack.servers[2]] {
         let bios = server.firmware == Firmware::Bios;
         let mode = if bios { "Legacy" } else { "UEFI" };

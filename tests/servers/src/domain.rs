@@ -6,8 +6,12 @@ use std::path::PathBuf;
 
 /// What a boot image without a disk needs; the initrd is unpacked beside itself.
 const MEMORY_MIB: u32 = 1280;
+/// One for the system, where it is installed, and two more.
 const DRIVES: usize = 3;
-const DRIVE_BYTES: u64 = 1 << 30;
+/// An installed system takes 2.5 GiB.
+pub(crate) const DRIVE_BYTES: u64 = 4 << 30;
+/// Of the first drive of each server: sushy-tools says this one of any drive.
+pub(crate) const FIRST_SERIAL: &str = "1234570";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Firmware {
@@ -72,7 +76,8 @@ impl Domain {
             .zip(["vda", "vdb", "vdc"])
             .map(|(path, target)| {
                 let path = path.display();
-                format!("<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{path}'/><target dev='{target}' bus='virtio'/><serial>{name}-{target}</serial></disk>\n")
+                let serial = if target == "vda" { FIRST_SERIAL.to_owned() } else { format!("{name}-{target}") };
+                format!("<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{path}'/><target dev='{target}' bus='virtio'/><serial>{serial}</serial></disk>\n")
             })
             .collect();
         format!(

@@ -8,6 +8,7 @@ mod basalt;
 mod bmc;
 mod cases;
 mod domain;
+mod installed;
 mod namespace;
 mod node;
 mod rack;

@@ -27,7 +27,7 @@ pub(crate) fn three_servers(bench: &mut Bench<'_>) -> Outcome {
     let found = rack.station.node(&["discover", &rack.range(), "--port", &Rack::port()])?;
     check(found.as_array().map_or(0, Vec::len) == 3, || format!("found {found}"))?;
     rack.add()?;
-    let _boots = rack.station.serve_boots(world)?;
+    let _boots = rack.station.serve_boots(world, &world.image.join("out"))?;
     killed(world, &rack)?;
     let killed_s = begin.elapsed().as_secs();
     resumed(world, &rack)?;
@@ -116,7 +116,7 @@ fn retried(world: &World, rack: &Rack) -> Result<(), String> {
 }
 
 /// The last address that the boot service gave it.
-fn address(rack: &Rack, mac: &str) -> Result<String, String> {
+pub(crate) fn address(rack: &Rack, mac: &str) -> Result<String, String> {
     let events = rack.station.json(&["boot", "events", mac, "--limit", "1000"])?;
     let leased = events.as_array().into_iter().flatten().filter(|e| e["step"] == "leased");
     let words = leased.filter_map(|e| e["detail"].as_str()).flat_map(str::split_whitespace);

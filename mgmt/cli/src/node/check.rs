@@ -78,9 +78,10 @@ pub(super) async fn check(desk: &Desk, args: &Args, output: Output) -> Result<()
                 continue;
             }
             Some(Ok(record)) => {
+                let record = inspect::with_view(desk, &node.name, record.clone())?;
                 of_node.changes =
-                    inspect::keep(desk, &node.name, record)?.iter().map(ToString::to_string).collect();
-                record.clone()
+                    inspect::keep(desk, &node.name, &record)?.iter().map(ToString::to_string).collect();
+                record
             }
             None => match desk.records.latest(&name).map_err(super::failed)? {
                 Some(record) => record,

@@ -53,7 +53,11 @@ pub(super) async fn inspect(desk: &Desk, args: &Args, output: Output) -> Result<
     let mut worst: Option<Ending> = None;
     // In the order of their names, whoever answered first.
     for (name, read) in read_all(desk, &nodes, limit).await? {
-        let read = read.and_then(|record| with_local(args, record));
+        let read = match read {
+            Ok(record) if args.local.is_some() => with_local(desk, args, &name, record)?,
+            Ok(record) => Ok(with_view(desk, &name, record)?),
+            Err(fault) => Err(fault),
+        };
         let (record, error, changes) = match read {
             Ok(record) => {
                 let changes = keep(desk, &name, &record)?;
@@ -146,23 +150,41 @@ pub(super) async fn read_all(
     Ok(all)
 }
 
-fn with_local(args: &Args, bmc: Record) -> Result<Record, Fault> {
-    let Some(root) = &args.local else { return Ok(bmc) };
-    let taken_s = bmc.taken_s;
+/// The BMC's record and what the node sees now.
+fn with_local(
+    desk: &Desk,
+    args: &Args,
+    name: &NodeName,
+    bmc: Record,
+) -> Result<Result<Record, Fault>, CliError> {
+    let Some(root) = &args.local else { return Ok(Ok(bmc)) };
     let logs: Box<dyn NvmeLogs> = match root == Path::new("/") {
         true => Box::new(NvmeCli),
         false => Box::new(RecordedLogs::new(root)),
     };
-    let mut node = basalt_inventory::local::read(root, logs.as_ref(), taken_s);
+    let mut node = basalt_inventory::local::read(root, logs.as_ref(), bmc.taken_s);
     if let Some(path) = &args.lldp {
         let unreadable = |e: String| Fault::new(FaultKind::NotAsExpected, format!("{}: {e}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
-        basalt_inventory::local::net::neighbours(&mut node, &text).map_err(|e| unreadable(e.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()));
+        let read = text.and_then(|text| {
+            basalt_inventory::local::net::neighbours(&mut node, &text).map_err(|e| unreadable(e.to_string()))
+        });
+        if let Err(fault) = read {
+            return Ok(Err(fault));
+        }
     }
-    merge::merge(bmc, node).map_err(|e| Fault::new(FaultKind::OtherServer, e.to_string()))
+    let merged = merge::merge(bmc, node.clone());
+    if merged.is_ok() {
+        desk.records.keep_view(name.as_str(), &node).map_err(super::failed)?;
+    }
+    Ok(merged.map_err(|e| Fault::new(FaultKind::OtherServer, e.to_string())))
 }
 
 /// What the node itself told before stays until it tells again.
+pub(super) fn with_view(desk: &Desk, name: &NodeName, record: Record) -> Result<Record, CliError> {
+    desk.records.with_view(name.as_str(), record).map_err(super::failed)
+}
+
 pub(super) fn keep(desk: &Desk, name: &NodeName, record: &Record) -> Result<Vec<Change>, CliError> {
     desk.records.keep(name.as_str(), record).map_err(super::failed)
 }

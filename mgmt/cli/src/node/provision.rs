@@ -124,7 +124,8 @@ pub(super) async fn provision(desk: &Desk, args: &Args, output: Output) -> Resul
         .with_profile(profile)
         .watched_by(move |node| seen.node(node))
         .kept_by(move |name, record| {
-            if let Err(e) = records.keep(name.as_str(), record) {
+            let whole = records.with_view(name.as_str(), record.clone());
+            if let Err(e) = whole.and_then(|whole| records.keep(name.as_str(), &whole)) {
                 tracing::warn!("the inventory of {name} was not kept: {e}");
             }
         });
