@@ -85,6 +85,7 @@ pub trait Decisions: Send + Sync {
     async fn decide(&self, decision: Decision) -> Result<()>;
     /// Back to the default. False: there was no decision.
     async fn forget(&self, node: &NodeId) -> Result<bool>;
+    /// The newest of those that match: a node with several ports may have one for each, and one of its ports may have installed since.
     async fn for_node(&self, node: &NodeId) -> Result<Option<Decision>>;
     /// The node says that it has installed: every `install` that was decided for it becomes what follows it
     /// ([`Decision::once_installed`]). Durable when it returns, and nothing that was decided meanwhile is lost. How many changed.

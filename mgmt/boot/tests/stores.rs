@@ -57,11 +57,26 @@ async fn an_installation_that_is_done_is_not_decided_any_more() {
     assert_eq!(dir.store().for_node(&node(MAC)).await.unwrap(), Some(install.clone()));
     assert_eq!(store.installed(&node(UUID), 9).await.unwrap(), 1);
     let after = dir.store().for_node(&node(MAC)).await.unwrap().unwrap();
-    let wanted = Decision { action: Action::Local, disk: None, wipe: false, decided_s: 9, ..install };
+    let wanted = Decision { action: Action::Local, disk: None, wipe: false, decided_s: 9, ..install.clone() };
     assert_eq!(after, wanted);
     assert_eq!(store.installed(&node(MAC), 10).await.unwrap(), 0, "told twice");
+    // Another port of the same node, decided with the first: what it may do is over as well.
+    store
+        .decide(Decision { node: node("52:54:00:00:00:03"), decided_s: 7, ..install.clone() })
+        .await
+        .unwrap();
+    let other_port = both("52:54:00:00:00:03", UUID);
+    assert_eq!(dir.store().for_node(&other_port).await.unwrap().unwrap().action, Action::Local);
     let told: Vec<String> = store.recent(None, 10).await.unwrap().into_iter().map(|e| e.detail).collect();
-    assert_eq!(told, ["install 1.2.3 on S1 wiping it", "diskless", "local 1.2.3, since it has installed"]);
+    assert_eq!(
+        told,
+        [
+            "install 1.2.3 on S1 wiping it",
+            "diskless",
+            "local 1.2.3, since it has installed",
+            "install 1.2.3 on S1 wiping it"
+        ]
+    );
 }
 
 #[tokio::test]

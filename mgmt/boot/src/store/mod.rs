@@ -106,7 +106,12 @@ impl Decisions for FileStore {
 
     async fn for_node(&self, node: &NodeId) -> Result<Option<Decision>> {
         let node = *node;
-        self.blocking(move |store| Ok(store.decisions().read()?.into_iter().find(|d| d.node.is(&node)))).await
+        self.blocking(move |store| {
+            let all = store.decisions().read()?;
+            // Of equal ones the first.
+            Ok(all.into_iter().rev().filter(|d| d.node.is(&node)).max_by_key(|d| d.decided_s))
+        })
+        .await
     }
 
     async fn installed(&self, node: &NodeId, now_s: u64) -> Result<usize> {
