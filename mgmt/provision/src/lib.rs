@@ -1,7 +1,7 @@
 //! From bare metal to running nodes: a persisted state machine per server of the list.
 //!
-//! A server that is not in the list is never touched, one that answers for another serial number neither, and a drive that is not known
-//! to be blank is not written unless an operator named it.
+//! A server that is not in the list is never touched, one that answers for another serial number neither, and a drive that is not
+//! blank is not written unless an operator named it.
 //!
 //! | | |
 //! |---|---|

@@ -88,7 +88,8 @@ fn as_expected(profile: &basalt_inventory::Profile, record: &Record) -> Result<(
     Err(Fault::new(FaultKind::NotAsExpected, shown.join("; ")))
 }
 
-/// Nothing is written over unless somebody looked and found nothing, or an operator named the drive.
+/// Nothing is written over unless an operator named the drive. What a BMC cannot say, the node itself looks at before it writes:
+/// it refuses a drive that is not blank, as the decision allows no more.
 pub(crate) fn may_install(node: &Node, record: &Record) -> Result<(), Fault> {
     if node.wanted.action != Action::Install {
         return Ok(());
@@ -115,15 +116,13 @@ pub(crate) fn may_install(node: &Node, record: &Record) -> Result<(), Fault> {
         },
     };
     let told = |drive: &Drive| node.wanted.wipe.contains(&drive.serial);
-    let cause = match &drive.contents {
-        _ if told(drive) => return Ok(()),
-        Contents::Blank => return Ok(()),
-        Contents::Holds(what) => format!("drive {} holds {what}", drive.serial),
-        Contents::Unknown => {
-            format!("whether drive {} is blank is not known: its BMC cannot look", drive.serial)
+    match &drive.contents {
+        Contents::Holds(what) if !told(drive) => {
+            let cause = format!("drive {} holds {what}; nothing was written", drive.serial);
+            Err(Fault::new(FaultKind::NotBlank, cause))
         }
-    };
-    Err(Fault::new(FaultKind::NotBlank, format!("{cause}; nothing was written")))
+        _ => Ok(()),
+    }
 }
 
 fn serials(record: &Record) -> String {
