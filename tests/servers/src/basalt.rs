@@ -66,11 +66,12 @@ impl Station {
         self.listed(node).and_then(|n| Some(n["node"]["state"].as_str()?.to_owned())).unwrap_or_default()
     }
 
-    /// The steps that the boot service saw of a node, oldest first.
+    /// The steps that the boot service saw a node take, oldest first; what was decided for it is none.
     pub(crate) fn boot_steps(&self, mac: &str) -> Result<Vec<String>, String> {
         let events = self.json(&["boot", "events", mac, "--limit", "1000"])?;
         let steps = events.as_array().ok_or("no list of events")?.iter();
-        Ok(steps.filter_map(|e| Some(e["step"].as_str()?.to_owned())).collect())
+        let all = steps.filter_map(|e| Some(e["step"].as_str()?.to_owned()));
+        Ok(all.filter(|step| step != "decided").collect())
     }
 
     /// `basalt boot serve` as the DHCP server of the network.

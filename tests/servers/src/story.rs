@@ -60,7 +60,8 @@ fn killed(world: &World, rack: &Rack) -> Result<(), String> {
     until("the other two boot", Duration::from_secs(240), || {
         let booting = |name: &str| rack.station.state(name) == "booting";
         let asked = |mac: &str| Ok::<bool, String>(!rack.station.boot_steps(mac)?.is_empty());
-        Ok((booting(&first.name) && booting(&last.name) && asked(&first.mac)? && asked(&last.mac)?)
+        let shown = terminal.text().contains("booting");
+        Ok((shown && booting(&first.name) && booting(&last.name) && asked(&first.mac)? && asked(&last.mac)?)
             .then_some(()))
     })?;
     let text = terminal.kill()?;

@@ -51,6 +51,8 @@ impl World {
         make_dir(logs)?;
         let logs = real(logs, "")?;
         in_memory(&[&image, &sushy, &basalt, &logs])?;
+        // Where we were may be hidden now, and programs that go back to it fail.
+        std::env::set_current_dir("/").map_err(|e| e.to_string())?;
         let scratch = PathBuf::from(SCRATCH);
         make_dir(&scratch)?;
         let mut world = World { image, version, basalt, sushy, logs, scratch, daemons: Vec::new() };
